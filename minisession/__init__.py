@@ -1,0 +1,27 @@
+"""Server-side sessions for any WSGI app, wire-compatible with Node's express-session.
+
+See `SessionMiddleware` and `get_session`; the rest is what they need.
+"""
+
+from .errors import SessionConflict, SessionError, SessionGone, SessionTooLarge, StoreUnavailable
+from .middleware import SessionMiddleware, get_session
+from .session import Session
+from .stores.base import ListingStore, Store, Stored
+from .stores.memory import MemoryStore
+from .wire.cookies import Cookie
+
+__all__ = [
+    "Cookie",
+    "ListingStore",
+    "MemoryStore",
+    "Session",
+    "SessionConflict",
+    "SessionError",
+    "SessionGone",
+    "SessionMiddleware",
+    "SessionTooLarge",
+    "Store",
+    "StoreUnavailable",
+    "Stored",
+    "get_session",
+]

@@ -1,0 +1,502 @@
+"""Every store call of a request: open a session, carry out its verbs, commit it.
+
+The protocol is one sentence: nothing is changed that was not seen.  A record is replaced, touched or
+killed only while its bytes are the ones this request saw; where they are not, the record is read again
+and the changes are merged, and where it is gone, it stays gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar
+
+from . import expiry
+from .errors import SessionConflict, SessionError, SessionGone, SessionTooLarge, StoreUnavailable
+from .merge import merge
+from .session import UNSET, Replaced, Status, Unset, Visit, handle_of
+from .stores.base import TOMBSTONE, Store, Stored
+from .wire import cookies, record
+from .wire.cookies import Cookie
+from .wire.record import Record
+from .wire.signing import MAX_ID, Signer, Verified
+
+T = TypeVar("T")
+
+TOMBSTONE_LIFE = 15  # seconds: longer than requests that were under way when the id was replaced
+MAX_LOADS = 3  # verified cookies of one request that the store is asked about
+MAX_TRIES = 32  # lost compare-and-sets in a row before it is a conflict
+MAX_IDS = 8  # taken ids in a row before genid is at fault
+
+log = logging.getLogger("minisession")
+
+
+def new_id(environ: dict[str, Any]) -> str:
+    """Return 24 bytes from the system's random generator, base64url: 32 characters, as express' uid."""
+    return secrets.token_urlsafe(24)
+
+
+class Lifecycle:
+    """The life of sessions under one configuration; shared by all requests, and keeps nothing of them."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        signer: Signer,
+        name: str,
+        cookie: Cookie | Callable[[dict[str, Any]], Cookie],
+        genid: Callable[[dict[str, Any]], str],
+        proxy: bool,
+        resave: bool,
+        save_uninitialized: bool,
+        rolling: bool,
+        idle_timeout: float,
+        absolute_timeout: float | None,
+        max_bytes: int,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.store, self.signer, self.name, self.cookie = store, signer, name, cookie
+        self.genid, self.proxy, self.resave = genid, proxy, resave
+        self.save_uninitialized, self.rolling = save_uninitialized, rolling
+        self.idle_timeout, self.absolute_timeout, self.max_bytes = idle_timeout, absolute_timeout, max_bytes
+        self.now, self._sleep = clock, sleep
+        self.always = resave or save_uninitialized or rolling
+        self.adopting = threading.Lock()
+        self._said: set[str] = set()
+
+    # Opening
+
+    def open(self, environ: dict[str, Any]) -> Visit:
+        """Find the request's session: the first of its verified cookies that the store knows."""
+        visit = Visit(environ, self._configured(environ), self._is_https(environ), self.now())
+        if environ.get("wsgi.multiprocess") and getattr(self.store, "in_process", False):
+            self._warn_once(
+                f"the server runs several processes and {type(self.store).__name__} keeps sessions in one:"
+                " visitors will seem logged out at random; use a store that the processes share"
+            )
+        buried = None
+        for id, current in self._verified(visit):
+            stored = self.store.load(id)
+            found = self._read(id, stored)
+            if stored is not None and found is not None:
+                visit.id = id
+                self._take(visit, stored, found)
+                visit.send = not current  # the browser gets it again, signed by the first secret
+                log.debug("session %s loaded", handle_of(id))
+                return visit
+            if stored is not None and stored.data == TOMBSTONE:
+                buried = id
+        if buried is not None:
+            visit.id, visit.status = buried, Status.GONE
+            log.debug("session %s ended a moment ago: this request has none", handle_of(buried))
+        return visit
+
+    def _verified(self, visit: Visit) -> Iterator[Verified]:
+        header = visit.environ.get("HTTP_COOKIE")
+        asked: set[str] = set()
+        for value in cookies.read(header, self.name) if isinstance(header, str) else ():
+            visit.carried = True
+            verified = self.signer.verify(value)
+            if verified is None:
+                log.debug("cookie ignored: its signature does not verify")
+            elif verified.id not in asked:
+                asked.add(verified.id)
+                yield verified
+                if len(asked) == MAX_LOADS:
+                    return
+        if not visit.carried:
+            log.debug("new session: the request has no cookie %s", self.name)
+
+    def _read(self, id: str, stored: Stored | None) -> Record | None:
+        """Return a live session's record; None for what is absent, ended or not ours."""
+        if stored is None:
+            log.debug("session %s is not in the store", handle_of(id))
+            return None
+        if stored.data == TOMBSTONE:
+            return None
+        if len(stored.data) > self.max_bytes:
+            log.warning(
+                "session %s not loaded: its record has %d bytes, max_bytes is %d",
+                handle_of(id), len(stored.data), self.max_bytes,
+            )  # fmt: skip
+            return None
+        try:
+            found = record.decode(stored.data)
+        except ValueError as error:
+            why = type(error).__name__ if type(error) is not ValueError else error
+            log.warning("session %s not loaded: its record is not a session (%s)", handle_of(id), why)
+            return None
+        if found.created is not None and self._ends(found.created) <= self.now():
+            log.debug("session %s is over its absolute timeout", handle_of(id))
+            return None
+        return found
+
+    def _take(self, visit: Visit, stored: Stored, found: Record) -> None:
+        """Make ``visit`` what the store says."""
+        visit.seen, visit.expires_at = stored
+        visit.data, visit.max_age, visit.user = found.data, found.max_age, found.user
+        visit.lent, visit.max_age_set = {}, False
+        self._take_created(visit, found.created)
+
+    def _take_created(self, visit: Visit, created: float | None) -> None:
+        if created is None:  # express wrote the record; the absolute timeout needs a start to count from
+            visit.rewrite = self.absolute_timeout is not None
+        else:
+            visit.created = min(created, self.now())  # a time to come would lengthen its life
+
+    # The verbs
+
+    def regenerate(self, visit: Visit, keep: bool, user: str | Unset | None) -> None:
+        """Make ``visit`` a new session; `_create` stores it and buries the old one."""
+        self._not_in_transaction(visit, "regenerate")
+        keep = keep and visit.status is Status.OPEN  # of what has ended there is nothing to keep
+        if visit.status is not Status.OPEN:
+            visit.old = None
+        elif visit.seen:
+            visit.old = Replaced(visit.id, visit.seen, keep)
+        elif visit.old is not None:
+            visit.old = visit.old._replace(keep=visit.old.keep and keep)
+        if not keep:
+            visit.data = {}
+            visit.max_age = visit.cookie.max_age
+        if not keep or isinstance(user, str):
+            visit.created = self.now()
+        if user is not UNSET:
+            visit.user = user
+        elif not keep:
+            visit.user = None
+        visit.id, visit.seen = "", b""
+        visit.lent, visit.max_age_set, visit.rewrite = {}, False, False
+        visit.status, visit.regenerated = Status.OPEN, True
+
+    def destroy(self, visit: Visit) -> None:
+        """Delete the session from the store now."""
+        self._not_in_transaction(visit, "destroy")
+        if visit.seen:
+            self.store.delete(visit.id)
+            log.debug("session %s destroyed", handle_of(visit.id))
+        if visit.old is not None:
+            self.store.delete(visit.old.id)
+            log.debug("session %s destroyed", handle_of(visit.old.id))
+        visit.status, visit.seen, visit.old, visit.user = Status.DESTROYED, b"", None, None
+        visit.data, visit.lent, visit.regenerated, visit.send = {}, {}, False, False
+
+    def save(self, visit: Visit) -> None:
+        """Store what there is now."""
+        self._not_in_transaction(visit, "save")
+        self._must_be_open(visit)
+        self._store(visit, asked=True)
+
+    def reload(self, visit: Visit) -> None:
+        """Take what the store has now."""
+        self._not_in_transaction(visit, "reload")
+        self._reload(visit)
+
+    def touch(self, visit: Visit) -> None:
+        """Start the lifetime anew in the store."""
+        self._not_in_transaction(visit, "touch")
+        self._must_be_open(visit)
+        if visit.seen:
+            self._touch(visit)
+
+    def transact(self, visit: Visit, run: Callable[[], T]) -> T:
+        """Run ``run`` on fresh data until what it leaves is stored before anybody else stores."""
+        self._not_in_transaction(visit, "transact")
+        self._must_be_open(visit)
+        self._store(visit, asked=False)
+        for _ in self._tries():
+            if visit.seen:
+                self._reload(visit)
+            before = record.encode(self._record(visit), visit.cookie, visit.https, 0)
+            visit.transacting = True
+            try:
+                result = run()
+            except BaseException:
+                found = record.decode(before)
+                visit.data, visit.max_age, visit.lent, visit.max_age_set = found.data, found.max_age, {}, False
+                raise
+            finally:
+                visit.transacting = False
+            if not visit.seen:  # nobody else knows its id
+                self._store(visit, asked=False)
+                return result
+            if not (visit.changed() or visit.max_age_set) or self._replaced(visit):
+                return result
+        raise _conflict(visit)
+
+    def deadline(self, visit: Visit) -> float:
+        """Return when the session ends if nobody uses it again."""
+        if not visit.seen or visit.max_age_set or visit.expires_at == float("inf"):
+            return self._fresh(visit, self.now())
+        return visit.expires_at
+
+    def name_id(self, visit: Visit) -> str:
+        """Give a new session its id."""
+        id = self.genid(visit.environ)
+        if not isinstance(id, str):
+            raise TypeError(f"genid must return str, not {type(id).__name__}")
+        if not 1 <= len(id) <= MAX_ID:
+            raise ValueError(f"genid returned {len(id)} characters; an id has 1 to {MAX_ID}")
+        try:
+            id.encode()
+        except UnicodeEncodeError:
+            raise ValueError("genid returned text that does not encode as UTF-8") from None
+        visit.id = id
+        return id
+
+    # Committing
+
+    def commit(self, visit: Visit) -> str | None:
+        """Store what is to be stored; return the ``Set-Cookie`` that the response owes the browser.
+
+        Raises:
+            StoreUnavailable, SessionConflict, SessionTooLarge, TypeError: nothing more was stored.
+        """
+        if visit.status is Status.DESTROYED:
+            log.debug("cookie %s", "removed: destroyed" if visit.carried else "not sent: destroyed, and there was none")
+            return cookies.remove(self.name, visit.cookie, visit.https) if visit.carried else None
+        try:
+            self._must_be_open(visit)
+            self._store(visit, asked=False)
+        except SessionGone as gone:
+            if visit.regenerated or visit.lent or visit.data:
+                log.warning("changes not stored, and no cookie sent: %s", gone)
+            return None
+        if not visit.stored or not (visit.send or self.rolling):
+            log.debug("cookie not sent: %s", "unchanged" if visit.seen else "new and empty")
+            return None
+        if visit.cookie.secure is True and not visit.https:
+            self._warn_once(
+                "a Secure cookie went out over plain http, where browsers keep it for localhost at most:"
+                ' serve over TLS, or use Cookie(secure="auto")'
+            )
+        log.debug("cookie sent: session %s", handle_of(visit.id))
+        until = None if visit.max_age is None else visit.expires_at
+        return cookies.write(self.name, self.signer.sign(visit.id), visit.cookie, visit.https, self.now(), until)
+
+    def commit_late(self, visit: Visit) -> None:
+        """Store what changed after the headers; nothing that a cookie would have had to announce."""
+        if visit.status is not Status.OPEN or not visit.seen:
+            if visit.regenerated or visit.lent:
+                log.error("changes not stored: the response had ended without them, or their session had")
+        elif visit.changed() or visit.max_age_set:
+            self._replace(visit)
+
+    def _store(self, visit: Visit, *, asked: bool) -> None:
+        """Create, replace or touch: the table "what is done when" of the documentation."""
+        if not visit.seen:
+            if visit.regenerated or visit.data or asked or self.save_uninitialized:
+                self._create(visit)
+        elif visit.changed() or visit.max_age_set:
+            self._replace(visit)
+            visit.send = visit.send or visit.max_age is not None
+        elif visit.rewrite or (self.resave and not visit.stored):
+            self._replace(visit)
+        elif asked:
+            self._touch(visit)
+        else:
+            self._touch_if_due(visit)
+
+    def _create(self, visit: Visit) -> None:
+        for _ in range(MAX_IDS):
+            id = visit.id or self.name_id(visit)
+            data, expires_at = self._encoded(visit)
+            if self.store.create(id, data, expires_at, visit.user):
+                break
+            visit.id = ""
+        else:
+            raise SessionError(f"genid returned {MAX_IDS} ids in a row that are taken: make it random")
+        self._stored(visit, data, expires_at)
+        try:
+            self._bury(visit)
+        except BaseException:
+            visit.seen, visit.stored = b"", False
+            try:
+                self.store.delete(id)
+            except StoreUnavailable:
+                log.warning("session %s is left over in the store until it expires", handle_of(id))
+            raise
+        visit.send, visit.regenerated = True, False
+        log.debug("session %s created", handle_of(id))
+
+    def _bury(self, visit: Visit) -> None:
+        """Kill the id that a new one replaces, so that nothing in flight can bring it back."""
+        for _ in self._tries():
+            old = visit.old
+            if old is None:
+                return
+            if self.store.replace(old.id, old.seen, TOMBSTONE, self.now() + TOMBSTONE_LIFE):
+                visit.old = None
+                return
+            stored = self.store.load(old.id)
+            if stored is None or stored.data == TOMBSTONE:  # somebody ended it first
+                visit.old = None
+                if old.keep:
+                    self._gone(visit, old.id)
+                return
+            theirs = self._read(old.id, stored) if old.keep else None
+            if theirs is not None:
+                self._merge(visit, old.seen, theirs)
+                if not self._replaced(visit):
+                    self._gone(visit, visit.id)
+            visit.old = old._replace(seen=stored.data)
+        raise _conflict(visit)
+
+    def _replace(self, visit: Visit) -> None:
+        for _ in self._tries():
+            if self._replaced(visit):
+                return
+            self._catch_up(visit)
+        raise _conflict(visit)
+
+    def _replaced(self, visit: Visit) -> bool:
+        """Try once."""
+        data, expires_at = self._encoded(visit)
+        if not self.store.replace(visit.id, visit.seen, data, expires_at, visit.user):
+            return False
+        self._stored(visit, data, expires_at)
+        return True
+
+    def _stored(self, visit: Visit, data: bytes, expires_at: float) -> None:
+        visit.send = visit.send or visit.max_age_set
+        visit.seen, visit.expires_at, visit.stored = data, expires_at, True
+        visit.max_age_set = visit.rewrite = False
+        visit.settle()
+        for key in record.EXPRESS_DROPS & visit.data.keys():
+            self._warn_once(f"session[{key!r}] is stored, but express-session deletes that key as it loads")
+
+    def _touch(self, visit: Visit) -> None:
+        for _ in self._tries():
+            fresh = self._alive(visit)
+            if self.store.touch(visit.id, visit.seen, fresh, visit.user):
+                visit.expires_at, visit.stored = fresh, True
+                return
+            self._catch_up(visit)
+        raise _conflict(visit)
+
+    def _touch_if_due(self, visit: Visit) -> None:
+        """Touch as a courtesy: a failure is logged, and the response goes out without a cookie."""
+        owed = not visit.stored and (visit.send or self.rolling)
+        fresh = self._alive(visit)
+        if not owed and not expiry.touch_is_due(visit.expires_at, fresh, self._lifetime(visit)):
+            return
+        try:
+            if owed:
+                self._touch(visit)
+            elif self.store.touch(visit.id, visit.seen, fresh, visit.user):
+                visit.expires_at, visit.stored = fresh, True
+            else:
+                log.debug("session %s not touched: another request has just stored or ended it", handle_of(visit.id))
+        except (StoreUnavailable, SessionConflict) as error:
+            log.warning("session %s not touched: %s", handle_of(visit.id), error)
+
+    def _catch_up(self, visit: Visit) -> None:
+        """Read again what somebody else has changed, and merge."""
+        stored = self.store.load(visit.id)
+        theirs = self._read(visit.id, stored)
+        if stored is None or theirs is None:
+            self._gone(visit, visit.id)
+        self._merge(visit, visit.seen, theirs)
+        visit.seen, visit.expires_at = stored
+        visit.user = theirs.user
+        self._take_created(visit, theirs.created)
+
+    def _merge(self, visit: Visit, seen: bytes, theirs: Record) -> None:
+        merged = merge(record.decode(seen).data, visit.data, theirs.data)
+        visit.lent = {k: record.canonical(theirs.data[k]) if k in theirs.data else None for k in visit.lent}
+        visit.data.clear()
+        visit.data.update(merged)
+        if not visit.max_age_set:
+            visit.max_age = theirs.max_age
+
+    def _reload(self, visit: Visit) -> None:
+        self._must_be_open(visit)
+        if not visit.seen:
+            raise SessionGone("this session was never stored: there is nothing to reload")
+        stored = self.store.load(visit.id)
+        found = self._read(visit.id, stored)
+        if stored is None or found is None:
+            self._gone(visit, visit.id)
+        self._take(visit, stored, found)
+
+    # Small things
+
+    def _gone(self, visit: Visit, id: str) -> NoReturn:
+        visit.status, visit.seen = Status.GONE, b""
+        raise SessionGone(f"session {handle_of(id)} ended while this request held it")
+
+    def _must_be_open(self, visit: Visit) -> None:
+        if visit.status is Status.DESTROYED:
+            raise SessionGone("this session was destroyed: call regenerate() to start an empty one")
+        if visit.status is Status.GONE:
+            raise SessionGone(f"session {handle_of(visit.id)} has ended: call regenerate() to start an empty one")
+
+    def _not_in_transaction(self, visit: Visit, verb: str) -> None:
+        if visit.transacting:
+            raise SessionError(f"{verb}() inside transact(): change the session's data there, and nothing else")
+
+    def _record(self, visit: Visit) -> Record:
+        return Record(visit.data, visit.max_age, visit.created, visit.user)
+
+    def _encoded(self, visit: Visit) -> tuple[bytes, float]:
+        expires_at = self._alive(visit)
+        data = record.encode(self._record(visit), visit.cookie, visit.https, expires_at)
+        if len(data) > self.max_bytes:
+            raise SessionTooLarge(
+                f"the session's record would have {len(data)} bytes and max_bytes is {self.max_bytes}:"
+                " keep ids in it and the bulk elsewhere"
+            )
+        return data, expires_at
+
+    def _ends(self, created: float) -> float:
+        return float("inf") if self.absolute_timeout is None else created + self.absolute_timeout
+
+    def _lifetime(self, visit: Visit) -> float:
+        return self.idle_timeout if visit.max_age is None else visit.max_age
+
+    def _fresh(self, visit: Visit, now: float) -> float:
+        return expiry.deadline(now, visit.created, self._lifetime(visit), self.absolute_timeout)
+
+    def _alive(self, visit: Visit) -> float:
+        """Return the deadline that a use now gives; the absolute timeout may have come meanwhile."""
+        now = self.now()
+        fresh = self._fresh(visit, now)
+        if fresh <= now:
+            self._gone(visit, visit.id)
+        return fresh
+
+    def _tries(self) -> Iterator[None]:
+        for attempt in range(MAX_TRIES):
+            yield
+            if attempt:  # the first retry is at once; then jitter keeps rivals from meeting again
+                self._sleep(random.uniform(0, min(0.05, 0.001 * 2**attempt)))  # noqa: S311  # no secret
+
+    def _configured(self, environ: dict[str, Any]) -> Cookie:
+        if isinstance(self.cookie, Cookie):
+            return self.cookie
+        cookie = self.cookie(environ)
+        if not isinstance(cookie, Cookie):
+            raise TypeError(f"cookie(environ) must return a Cookie, not {type(cookie).__name__}")
+        cookie.check_name(self.name)
+        return cookie
+
+    def _is_https(self, environ: dict[str, Any]) -> bool:
+        if environ.get("wsgi.url_scheme") == "https":
+            return True
+        forwarded = environ.get("HTTP_X_FORWARDED_PROTO", "") if self.proxy else ""
+        return str(forwarded).partition(",")[0].strip().lower() == "https"
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            log.warning(message)
+
+
+def _conflict(visit: Visit) -> SessionConflict:
+    return SessionConflict(f"session {handle_of(visit.id)} was changed by others {MAX_TRIES} times in a row")

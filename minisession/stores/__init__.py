@@ -1,0 +1,1 @@
+"""Where sessions are kept: the only I/O.  A store knows ids, bytes, times and users; no cookie, no WSGI."""

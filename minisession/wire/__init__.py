@@ -1,0 +1,1 @@
+"""What agrees with express-session: the cookie, its signature and the record.  Pure, no I/O."""

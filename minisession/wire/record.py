@@ -1,0 +1,222 @@
+"""A session as JSON bytes, as connect-redis stores it.  The one place where express' units are known.
+
+``{"cookie":{"originalMaxAge":60000,"expires":"2026-11-23T20:49:04.097Z",…},"minisession":{…},"u":1}``
+
+``originalMaxAge`` is milliseconds and ``expires`` ISO text; everywhere else seconds are used.  ``expires``
+is written for express-session and never believed: connect-redis' touch leaves it in the past.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from math import isfinite
+from typing import Any, NamedTuple
+
+from ..expiry import moment
+from .cookies import Cookie
+
+RESERVED = frozenset({"cookie", "minisession"})
+"""Keys of the record that are not the app's."""
+
+EXPRESS_DROPS = frozenset(
+    {
+        *("id", "req", "touch", "resetMaxAge", "save", "reload", "destroy", "regenerate"),
+        *("constructor", "toString", "toLocaleString", "valueOf", "hasOwnProperty", "isPrototypeOf"),
+        *("propertyIsEnumerable", "__proto__", "__defineGetter__", "__defineSetter__"),
+        *("__lookupGetter__", "__lookupSetter__"),
+    }
+)
+"""Keys that express-session deletes as it loads: they are members of its session object."""
+
+MAX_DEPTH = 200  # levels of lists and dicts; deeper values run into interpreters' recursion limits
+MAX_INT_BITS = 14_000  # about 4,200 digits; CPython refuses to read integers of more than 4,300
+
+
+class Record(NamedTuple):
+    """What a stored session says."""
+
+    data: dict[str, Any]
+    max_age: float | None  # seconds; None is a browser-session cookie
+    created: float | None  # Unix seconds; None in a record that express wrote
+    user: str | None
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if isfinite(number) else _refuse(digits)
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_sorting = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True)
+
+
+def decode(data: bytes) -> Record:
+    """Read a record.
+
+    Raises:
+        ValueError: it is not a session of express' or ours; no other exception, whatever the bytes.
+    """
+    try:
+        members = _decoder.decode(data.decode())
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(members, dict):
+        raise ValueError("not a JSON object")
+    cookie = members.pop("cookie", None)
+    ours = members.pop("minisession", {})
+    if not isinstance(cookie, dict) or not isinstance(ours, dict):
+        raise ValueError("no cookie object")
+    max_age = cookie.get("originalMaxAge")
+    if max_age is False:  # what express writes after `cookie.expires = false`
+        max_age = None
+    created, user = ours.get("created"), ours.get("user")
+    if not (max_age is None or _is_positive(max_age)):
+        raise ValueError("originalMaxAge is not a number of milliseconds")
+    if not (created is None or _is_positive(created)):
+        raise ValueError("created is not a time")
+    if not (user is None or (isinstance(user, str) and user)):
+        raise ValueError("user is not text")
+    return Record(members, None if max_age is None else max_age / 1000, created, user)
+
+
+def encode(record: Record, cookie: Cookie, https: bool, expires_at: float) -> bytes:
+    """Write a record, with the attributes of ``cookie`` as they are for a request over http or https.
+
+    Raises:
+        TypeError: a value is not what JSON holds; the message names the key, the type and the mend.
+    """
+    for key, value in list(record.data.items()):
+        check_nested(key, value)
+    before, after = _attributes(cookie, https)
+    age, expires = "null", "null"
+    if record.max_age is not None:
+        age = _number(max(1, round(record.max_age * 1000)))
+        expires = f'"{moment(expires_at).isoformat(timespec="milliseconds")[:-6]}Z"'
+    ours: dict[str, Any] = {}
+    if record.created is not None:
+        ours["created"] = _whole(round(record.created, 3))
+    if record.user is not None:
+        ours["user"] = record.user
+    data = _encoder.encode(record.data)
+    head = f'{{"cookie":{{"originalMaxAge":{age},{before}"expires":{expires},{after}}}'
+    return _utf8(f'{head},"minisession":{_encoder.encode(ours)}{"," if record.data else ""}{data[1:]}')
+
+
+def canonical(value: Any) -> str:
+    """Return the JSON text that two values share exactly if they mean the same."""
+    return _sorting.encode(value)
+
+
+def check(key: str, value: Any) -> None:
+    """Make sure that JSON holds ``value`` and gives the same value back.
+
+    Raises:
+        TypeError: it does not; the message names where, the type and the mend.
+    """
+    _check(value, (key,))
+    try:
+        _encoder.encode(value).encode()
+    except UnicodeEncodeError:
+        raise _unfit((key,), "text with half a surrogate pair", "drop it: .encode(errors='ignore').decode()") from None
+
+
+def check_nested(key: str, value: Any) -> None:
+    """Check again what can have changed since it was assigned: a list or a dict."""
+    if isinstance(value, (list, dict)):
+        _check(value, (key,))
+
+
+def _check(value: Any, path: tuple[str | int, ...]) -> None:
+    if value is None or isinstance(value, str):
+        return
+    if isinstance(value, int):
+        if value.bit_length() > MAX_INT_BITS:
+            raise _unfit(path, "an int of thousands of digits", "store it as hex(…), a str")
+    elif isinstance(value, float):
+        if not isfinite(value):
+            raise _unfit(path, repr(value), "store None or a str")
+    elif len(path) > MAX_DEPTH:
+        raise _unfit(path[:1], f"nested more than {MAX_DEPTH} deep, or holds itself", "store a flatter value")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check(item, (*path, index))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise _unfit(path, f"a dict with a key of type {type(name).__name__}", "make its keys str")
+            _check(item, (*path, name))
+    else:
+        name = type(value).__name__
+        raise _unfit(path, f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}", _mend(name))
+
+
+def _unfit(path: tuple[str | int, ...], what: str, mend: str) -> TypeError:
+    where = "".join(f"[{step!r}]" for step in path)
+    return TypeError(f"session{where} is {what}, and sessions are stored as JSON: {mend}")
+
+
+def _mend(name: str) -> str:
+    mends = {
+        "tuple": "use a list",
+        "set": "use sorted(…), a list",
+        "frozenset": "use sorted(…), a list",
+        "bytes": "use .hex() or base64 text",
+        "datetime": "use .isoformat()",
+        "date": "use .isoformat()",
+        "Decimal": "use str(…)",
+        "UUID": "use str(…)",
+    }
+    return mends.get(name, "store its parts (str, int, float, bool, None, list, dict with str keys)")
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e300
+
+
+def _whole(number: float) -> float | int:
+    """JavaScript writes 60.0 as 60."""
+    return int(number) if number == int(number) else number
+
+
+def _number(milliseconds: float) -> str:
+    return repr(_whole(milliseconds))
+
+
+@lru_cache(maxsize=64)
+def _attributes(cookie: Cookie, https: bool) -> tuple[str, str]:
+    """Render what of the cookie object is the configuration's, around ``expires``, in express' order."""
+    secure, samesite = cookie.over(https)
+    before: dict[str, Any] = {"partitioned": cookie.partitioned or None, "priority": cookie.priority}
+    after: dict[str, Any] = {
+        "secure": secure if cookie.secure else None,  # as express: a boolean for "auto", no member for False
+        "httpOnly": cookie.httponly,
+        "domain": cookie.domain,
+        "path": cookie.path,
+        "sameSite": samesite,
+    }
+    first, second = (
+        ",".join(
+            f'"{name}":{_encoder.encode(value.lower() if name in ("priority", "sameSite") else value)}'
+            for name, value in members.items()
+            if value is not None
+        )
+        for members in (before, after)
+    )
+    return first and first + ",", second
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half pairs that express stored: written back as JSON.stringify writes them
+        return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text).encode()
