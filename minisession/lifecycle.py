@@ -267,6 +267,7 @@ class Lifecycle:
         except SessionGone as gone:
             if visit.regenerated or visit.lent or visit.data:
                 log.warning("changes not stored, and no cookie sent: %s", gone)
+                visit.lent, visit.regenerated = {}, False
             return None
         if not visit.stored or not (visit.send or self.rolling):
             log.debug("cookie not sent: %s", "unchanged" if visit.seen else "new and empty")
@@ -282,11 +283,12 @@ class Lifecycle:
 
     def commit_late(self, visit: Visit) -> None:
         """Store what changed after the headers; nothing that a cookie would have had to announce."""
-        if visit.status is not Status.OPEN or not visit.seen:
-            if visit.regenerated or visit.lent:
-                log.error("changes not stored: the response had ended without them, or their session had")
-        elif visit.changed() or visit.max_age_set:
-            self._replace(visit)
+        if not (visit.changed() or visit.max_age_set or visit.regenerated):
+            return
+        self._must_be_open(visit)
+        if not visit.seen or visit.regenerated:
+            raise SessionError("the headers went out without the new session's cookie")
+        self._replace(visit)
 
     def _store(self, visit: Visit, *, asked: bool) -> None:
         """Create, replace or touch: the table "what is done when" of the documentation."""

@@ -269,7 +269,7 @@ class Session(MutableMapping[str, JSON]):
     @property
     def is_new(self) -> bool:
         """No stored session stands behind it (yet)."""
-        return self._look().seen is None
+        return not self._look().seen
 
     @property
     def user(self) -> str | None:

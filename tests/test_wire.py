@@ -1,0 +1,193 @@
+"""The bytes: vectors made by express-session 1.19.0, cookie-signature 1.0.7 and cookie 0.7.2."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from minisession import Cookie
+from minisession.wire import cookies, record
+from minisession.wire.record import Record
+from minisession.wire.signing import Signer, Verified
+
+T = 1_795_000_000.123  # when express wrote the records below
+
+COOKIES = [
+    ("abc", "keyboard cat", "s%3Aabc.BpxCrWRpvZMh%2Fwk%2Fdjl34N%2Bm%2BVQEU7K%2F5WenLwJCgFU"),
+    (
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345",
+        "keyboard cat",
+        "s%3AABCDEFGHIJKLMNOPQRSTUVWXYZ012345.tiFIwmPCckiCLx%2FQbn9qcHrtC18TiqpLReBvqnqzPbA",
+    ),
+    ("a.b", "s", "s%3Aa.b.YBRKTIWUzkOEy6W0Y1CpaCpUCZD8ktPPfdhkUdviEoc"),
+    ("é!~*'() ;", "sécret", "s%3A%C3%A9!~*'()%20%3B.PGwjan7eisMjF5%2BTkwhUduh6zvtGXvzq4TAMHZ2NWmk"),
+    ("%", "keyboard cat", "s%3A%25.kzQ6x52kKVdF35Qh62AWk4ZekS28K5XYCXKa%2FOTZ01g"),
+    ("hello", "tobiiscool", "s%3Ahello." + quote("DGDUkGlIkCzPz+C0B064FNgHdEjox7ch8tOBGslZ5QI", safe="")),
+]
+
+
+@pytest.mark.parametrize(("id", "secret", "value"), COOKIES)
+def test_our_cookie_is_express_own(id: str, secret: str, value: str) -> None:
+    """A team that moves to Python logs nobody out."""
+    signed = Signer(secret).sign(id)
+
+    assert cookies.write("connect.sid", signed, Cookie(), True, T, None).split(";")[0] == f"connect.sid={value}"
+    assert [Signer(secret).verify(found) for found in cookies.read(f"a=1; connect.sid={value}", "connect.sid")] == [
+        Verified(id, True)
+    ]
+
+
+def test_the_first_secret_signs_and_every_secret_verifies() -> None:
+    """Rotation: a new secret in front logs nobody out, and its removal ends what the old one signed."""
+    old, rotating, new = Signer("the old one"), Signer(["the new one", b"the old one"]), Signer("the new one")
+
+    assert rotating.verify(old.sign("id")) == Verified("id", False)
+    assert new.verify(rotating.sign("id")) == Verified("id", True)
+    assert new.verify(old.sign("id")) is None
+
+
+DATA: dict[str, Any] = {
+    "login": "ada",
+    "cart": [1, 2.5, None, True, {"k": "v"}],
+    "ü": '日本\u2028"\\\u0007/\x7f😀',
+}
+EMPTIES: dict[str, Any] = {"a": [], "b": {}, "c": "", "d": -1, "e": 9007199254740991}
+RECORDS: list[tuple[Cookie, float | None, dict[str, Any], str]] = [
+    (
+        Cookie(secure=False, samesite=None),
+        None,
+        {"u": 1},
+        '{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"u":1}',
+    ),
+    (
+        Cookie(secure=False, samesite=None),
+        60,
+        {"u": 1},
+        '{"cookie":{"originalMaxAge":60000,"expires":"2026-11-18T11:07:40.123Z","httpOnly":true,"path":"/"},"u":1}',
+    ),
+    (
+        Cookie(),
+        60.5,
+        DATA,
+        (
+            '{"cookie":{"originalMaxAge":60500,"expires":"2026-11-18T11:07:40.623Z","secure":true,"httpOnly":true,'
+            '"path":"/","sameSite":"lax"},"login":"ada","cart":[1,2.5,null,true,{"k":"v"}],'
+            '"ü":"日本\u2028\\"\\\\\\u0007/\x7f😀"}'
+        ),
+    ),
+    (
+        Cookie(samesite="Strict", domain="example.com", path="/app", priority="High", httponly=False),
+        None,
+        {},
+        (
+            '{"cookie":{"originalMaxAge":null,"priority":"high","expires":null,"secure":true,"httpOnly":false,'
+            '"domain":"example.com","path":"/app","sameSite":"strict"}}'
+        ),
+    ),
+    (
+        Cookie(samesite="None", partitioned=True),
+        None,
+        EMPTIES,
+        (
+            '{"cookie":{"originalMaxAge":null,"partitioned":true,"expires":null,"secure":true,"httpOnly":true,'
+            '"path":"/","sameSite":"none"},"a":[],"b":{},"c":"","d":-1,"e":9007199254740991}'
+        ),
+    ),
+    (
+        Cookie(secure="auto", samesite="auto"),
+        None,
+        {"half": "\ud83d"},
+        (
+            '{"cookie":{"originalMaxAge":null,"expires":null,"secure":false,"httpOnly":true,"path":"/",'
+            '"sameSite":"lax"},"half":"\\ud83d"}'
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("cookie", "max_age", "data", "text"), RECORDS)
+def test_our_record_is_express_own(cookie: Cookie, max_age: float | None, data: dict[str, Any], text: str) -> None:
+    """Byte for byte, but for our own member."""
+    ours = record.encode(Record(data, max_age, 1_795_000_000.5, None), cookie, False, T + (max_age or 86400))
+
+    assert ours.decode().replace(',"minisession":{"created":1795000000.5}', "") == text
+    assert record.decode(text.encode()) == Record(data, max_age, None, None)
+
+
+def test_our_member_comes_after_the_cookie_and_has_whole_numbers_as_javascript_writes_them() -> None:
+    """Express keeps the member when it saves; the bytes should not change for that."""
+    ours = record.encode(Record({"k": 1}, None, 1_795_000_000.0, "ada"), Cookie(), True, T)
+
+    assert list(json.loads(ours)) == ["cookie", "minisession", "k"]
+    assert b'"minisession":{"created":1795000000,"user":"ada"},"k":1}' in ours
+
+
+@pytest.mark.parametrize("age", ["null", "false"])
+def test_a_record_of_express_without_a_lifetime_loads(age: str) -> None:
+    """`cookie.expires = false` makes express write false."""
+    assert record.decode(f'{{"cookie":{{"originalMaxAge":{age}}}}}'.encode()) == Record({}, None, None, None)
+
+
+def test_the_lifetime_that_express_wrote_is_kept_and_its_date_is_not_believed() -> None:
+    """Under connect-redis, a touched session's `expires` lies in the past while the session lives."""
+    text = b'{"cookie":{"originalMaxAge":60000,"expires":"1999-01-01T00:00:00.000Z"}}'
+
+    assert record.decode(text).max_age == 60
+
+
+def test_set_cookie_has_what_was_configured() -> None:
+    """Both Expires and Max-Age are sent; Partitioned also where http.cookies does not know it."""
+    cookie = Cookie(samesite="None", partitioned=True, priority="high", domain="example.com", path="/a")
+
+    header = cookies.write("connect.sid", "s:x.y", cookie, True, T, T + 3600)
+
+    assert sorted(header.split("; ")) == [
+        "Domain=example.com",
+        "Expires=Wed, 18 Nov 2026 12:06:40 GMT",
+        "HttpOnly",
+        "Max-Age=3600",
+        "Partitioned",
+        "Path=/a",
+        "Priority=High",
+        "SameSite=None",
+        "Secure",
+        "connect.sid=s%3Ax.y",
+    ]
+
+
+def test_the_removal_has_the_attributes_that_the_cookie_was_set_with() -> None:
+    """A browser tells cookies apart by name, domain and path, and lets only Secure replace Secure."""
+    cookie = Cookie(domain="example.com", path="/a", samesite="Strict")
+    written = cookies.write("sid", "v", cookie, True, T, None).split("; ")[1:]
+
+    assert cookies.remove("sid", cookie, True).split("; ") == [
+        "sid=",
+        *written,
+        "Expires=Thu, 01 Jan 1970 00:00:00 GMT",
+        "Max-Age=0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cookie", "https", "expected"),
+    [
+        (Cookie(secure="auto"), True, (True, "Lax")),
+        (Cookie(secure="auto"), False, (False, "Lax")),
+        (Cookie(secure="auto", samesite="auto"), True, (True, "None")),
+        (Cookie(secure="auto", samesite="auto"), False, (False, "Lax")),
+        (Cookie(secure=True, samesite=None), False, (True, None)),
+    ],
+)
+def test_auto_is_what_express_makes_of_it(cookie: Cookie, https: bool, expected: tuple[bool, str | None]) -> None:
+    """Secure as the request came; SameSite=None only where it is Secure."""
+    assert cookie.over(https) == expected
+
+
+def test_a_lifetime_past_the_year_9999_is_sent_as_its_last_second() -> None:
+    """An overflow must not raise while a request is served."""
+    header = cookies.write("sid", "v", Cookie(), True, T, T + 1e20)
+
+    assert "Expires=Fri, 31 Dec 9999 23:59:59 GMT" in header
