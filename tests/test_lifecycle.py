@@ -721,7 +721,8 @@ def test_the_user_comes_and_goes_with_the_id_alone() -> None:
     site = Site()
     browser = logged_in(site)
     seen = []
-    for arguments in [{"user": "ada"}, {"keep": True}, {"keep": True, "user": None}, {"user": "bob"}, {}]:
+    steps: list[dict[str, Any]] = [{"user": "ada"}, {"keep": True}, {"keep": True, "user": None}, {"user": "bob"}, {}]
+    for arguments in steps:
         browser.visit(regenerate(**arguments))
         seen.append(browser.visit(lambda session: session.user))
 
@@ -734,7 +735,8 @@ def test_created_at_is_carried_over_by_keep_without_a_new_user() -> None:
     browser = logged_in(site)
     start = site.clock.now
     seen = []
-    for arguments in [{"keep": True}, {"keep": True, "user": None}, {"keep": True, "user": "ada"}, {}]:
+    steps: list[dict[str, Any]] = [{"keep": True}, {"keep": True, "user": None}, {"keep": True, "user": "ada"}, {}]
+    for arguments in steps:
         site.clock.advance(100)
         browser.visit(regenerate(**arguments))
         seen.append(browser.visit(lambda session: session.created_at.timestamp()) - start)
