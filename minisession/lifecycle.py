@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from . import expiry
 from .errors import SessionConflict, SessionError, SessionGone, SessionTooLarge, StoreUnavailable
 from .merge import merge
-from .session import UNSET, Replaced, Status, Unset, Visit, handle_of
+from .session import UNSET, Replaced, Shown, Status, Unset, Visit, handle_of
 from .stores.base import TOMBSTONE, Store, Stored
 from .wire import cookies, record
 from .wire.cookies import Cookie
@@ -88,13 +88,13 @@ class Lifecycle:
                 visit.id = id
                 self._take(visit, stored, found)
                 visit.send = not current  # the browser gets it again, signed by the first secret
-                log.debug("session %s loaded", handle_of(id))
+                log.debug("session %s loaded", Shown(id))
                 return visit
             if stored is not None and stored.data == TOMBSTONE:
                 buried = id
         if buried is not None:
             visit.id, visit.status = buried, Status.GONE
-            log.debug("session %s ended a moment ago: this request has none", handle_of(buried))
+            log.debug("session %s ended a moment ago: this request has none", Shown(buried))
         return visit
 
     def _verified(self, visit: Visit) -> Iterator[Verified]:
@@ -116,24 +116,24 @@ class Lifecycle:
     def _read(self, id: str, stored: Stored | None) -> Record | None:
         """Return a live session's record; None for what is absent, ended or not ours."""
         if stored is None:
-            log.debug("session %s is not in the store", handle_of(id))
+            log.debug("session %s is not in the store", Shown(id))
             return None
         if stored.data == TOMBSTONE:
             return None
         if len(stored.data) > self.max_bytes:
             log.warning(
                 "session %s not loaded: its record has %d bytes, max_bytes is %d",
-                handle_of(id), len(stored.data), self.max_bytes,
+                Shown(id), len(stored.data), self.max_bytes,
             )  # fmt: skip
             return None
         try:
             found = record.decode(stored.data)
         except ValueError as error:
             why = type(error).__name__ if type(error) is not ValueError else error
-            log.warning("session %s not loaded: its record is not a session (%s)", handle_of(id), why)
+            log.warning("session %s not loaded: its record is not a session (%s)", Shown(id), why)
             return None
         if found.created is not None and self._ends(found.created) <= self.now():
-            log.debug("session %s is over its absolute timeout", handle_of(id))
+            log.debug("session %s is over its absolute timeout", Shown(id))
             return None
         return found
 
@@ -180,10 +180,10 @@ class Lifecycle:
         self._not_in_transaction(visit, "destroy")
         if visit.seen:
             self.store.delete(visit.id)
-            log.debug("session %s destroyed", handle_of(visit.id))
+            log.debug("session %s destroyed", Shown(visit.id))
         if visit.old is not None:
             self.store.delete(visit.old.id)
-            log.debug("session %s destroyed", handle_of(visit.old.id))
+            log.debug("session %s destroyed", Shown(visit.old.id))
         visit.status, visit.seen, visit.old, visit.user = Status.DESTROYED, b"", None, None
         visit.data, visit.lent, visit.regenerated, visit.send = {}, {}, False, False
 
@@ -226,7 +226,10 @@ class Lifecycle:
             if not visit.seen:  # nobody else knows its id
                 self._store(visit, asked=False)
                 return result
-            if not (visit.changed() or visit.max_age_set) or self._replaced(visit):
+            if not (visit.changed() or visit.max_age_set):
+                return result
+            if self._replaced(visit):
+                visit.send = visit.send or visit.max_age is not None
                 return result
         raise _conflict(visit)
 
@@ -277,7 +280,7 @@ class Lifecycle:
                 "a Secure cookie went out over plain http, where browsers keep it for localhost at most:"
                 ' serve over TLS, or use Cookie(secure="auto")'
             )
-        log.debug("cookie sent: session %s", handle_of(visit.id))
+        log.debug("cookie sent: session %s", Shown(visit.id))
         until = None if visit.max_age is None else visit.expires_at
         return cookies.write(self.name, self.signer.sign(visit.id), visit.cookie, visit.https, self.now(), until)
 
@@ -322,10 +325,10 @@ class Lifecycle:
             try:
                 self.store.delete(id)
             except StoreUnavailable:
-                log.warning("session %s is left over in the store until it expires", handle_of(id))
+                log.warning("session %s is left over in the store until it expires", Shown(id))
             raise
         visit.send, visit.regenerated = True, False
-        log.debug("session %s created", handle_of(id))
+        log.debug("session %s created", Shown(id))
 
     def _bury(self, visit: Visit) -> None:
         """Kill the id that a new one replaces, so that nothing in flight can bring it back."""
@@ -347,7 +350,7 @@ class Lifecycle:
                 self._merge(visit, old.seen, theirs)
                 if not self._replaced(visit):
                     self._gone(visit, visit.id)
-            visit.old = old._replace(seen=stored.data)
+            visit.old = old._replace(seen=stored.data, keep=theirs is not None)
         raise _conflict(visit)
 
     def _replace(self, visit: Visit) -> None:
@@ -394,9 +397,9 @@ class Lifecycle:
             elif self.store.touch(visit.id, visit.seen, fresh, visit.user):
                 visit.expires_at, visit.stored = fresh, True
             else:
-                log.debug("session %s not touched: another request has just stored or ended it", handle_of(visit.id))
+                log.debug("session %s not touched: another request has just stored or ended it", Shown(visit.id))
         except (StoreUnavailable, SessionConflict) as error:
-            log.warning("session %s not touched: %s", handle_of(visit.id), error)
+            log.warning("session %s not touched: %s", Shown(visit.id), error)
 
     def _catch_up(self, visit: Visit) -> None:
         """Read again what somebody else has changed, and merge."""

@@ -147,6 +147,18 @@ def handle_of(id: str) -> str:
     return hashlib.sha256(id.encode()).hexdigest()[:16]
 
 
+class Shown:
+    """An id as logs show it, hashed only if the line is written."""
+
+    __slots__ = ("_id",)
+
+    def __init__(self, id: str) -> None:
+        self._id = id
+
+    def __str__(self) -> str:
+        return handle_of(self._id)
+
+
 class SessionCookie:
     """A session's own lifetime, ``session.cookie``: what "remember me" changes.
 

@@ -1,30 +1,36 @@
 """`MemoryStore`: sessions in this process, bounded, without a thread, a sweep or a pause.
 
-Everything is kept in dicts of str, bytes, int and float.  CPython's garbage collector does not walk
-those, and none of them grows large: a dict of a million entries stops the world when it is resized, or
-scanned for its first live entry.
+Everything is kept in dicts of str, bytes and int, which CPython's garbage collector does not walk, and
+each is one of many small ones: a dict of a million entries stops the world when it is resized, or asked
+for its first entry.
 
-- Records live in shards, by the hash of their id.
-- `_Calendar` files ids in buckets by expiry; every call frees a few of what is due.
-- `_Recency` knows who was used longest ago, for when the store is full.
-- `_ByUser` knows each user's sessions, oldest first.
+- Records live in shards, by the hash of their id.  Each begins with its expiry, in 8 bytes: a float
+  object would take 32, and another lookup.
+- `_Calendar` knows what has expired; every call frees a few.
+- `_Recency` knows which session was used longest ago, for when the store is full.
+- `_Owners` knows whose a session is, and each user's sessions, oldest first.
 """
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from heapq import heappop, heappush, heapreplace
-from itertools import count, islice
-from math import ceil, frexp, inf
+from heapq import heapify, heappop, heappush, heapreplace
+from itertools import count
+from math import frexp, inf, isfinite
 
-from .base import TOMBSTONE, Stored
+from .base import Stored
 
-FREED_PER_CALL = 128  # entries; about 0.1 ms, and 1,000 requests free 100,000 sessions
-SHARD_SIZE = 4096  # entries; resizing a dict of this size takes under a millisecond
-BUCKET_SIZE = 256
-LOOKED_AT_WHEN_FULL = 32  # entries of the next bucket due, for one that has expired already
+FREED_PER_CALL = 128  # entries; about 0.2 ms, and 1,000 requests free 100,000 sessions
+SHARD_SIZE = 1200  # entries, on average; a dict with 2,048 slots holds 1,365 on CPython
+BUCKET_SIZE = 85  # entries; what a dict with 128 slots holds
+SORTING = 10  # sorting a bucket takes as long as freeing this many
+
+_HEAD = struct.Struct("d")  # a record's expiry
+_head_of = _HEAD.unpack_from
+_HEAD_SIZE = _HEAD.size
 
 
 class MemoryStore:
@@ -53,17 +59,12 @@ class MemoryStore:
         self._max = max_sessions
         self._clock = clock
         self._lock = threading.Lock()
-        self._reset()
-
-    def _reset(self) -> None:
-        shards = 1 << (self._max // SHARD_SIZE).bit_length()
-        self._mask = shards - 1
-        self._records: list[dict[str, bytes]] = [{} for _ in range(shards)]
-        self._users: list[dict[str, str]] = [{} for _ in range(shards)]
-        self._calendar = _Calendar(shards)
-        self._anonymous, self._owned = _Recency(shards), _Recency(shards)
-        self._by_user = [_ByUser() for _ in range(shards)]
+        self._shards = shards = max_sessions // SHARD_SIZE + 1
         self._live = 0  # records that are not tombstones
+        self._records: list[dict[str, bytes]] = [{} for _ in range(shards)]
+        self._calendar = _Calendar(shards, self._expiry)
+        self._anonymous, self._owned = _Recency(shards), _Recency(shards)
+        self._owners = _Owners(shards)
 
     def __len__(self) -> int:
         """Return how many sessions are held; expired ones that are not yet freed count, tombstones do not."""
@@ -74,31 +75,27 @@ class MemoryStore:
     def load(self, id: str) -> Stored | None:
         """Return the record, or None; a session that is loaded counts as used."""
         with self._lock:
-            shard, data, expires_at = self._find(id)
-            if data is None:
-                return None
-            if data:
-                (self._owned if id in self._users[shard] else self._anonymous).use(shard, id)
-            return Stored(data, expires_at)
+            shard, stored = self._find(id)
+            if stored is not None and stored.data:
+                (self._owned if id in self._owners.whose[shard] else self._anonymous).use(shard, id)
+            return stored
 
     def create(self, id: str, data: bytes, expires_at: float, user: str | None = None) -> bool:
         """Store a new record, in the place of another if the store is full."""
         with self._lock:
-            shard, present, _ = self._find(id)
-            if present is not None:
+            shard, stored = self._find(id)
+            if stored is not None:
                 return False
-            if data and self._live >= self._max:
-                self._make_room(user)
-            self._put(shard, id, data, expires_at, user)
+            self._put(shard, id, data, expires_at, user, b"")
             return True
 
     def replace(self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None) -> bool:
         """Store ``data`` if the record is still ``seen``."""
         with self._lock:
-            shard, present, _ = self._find(id)
-            if present is None or present != seen:
+            shard, stored = self._find(id)
+            if stored is None or stored.data != seen:
                 return False
-            self._put(shard, id, data, expires_at, user)
+            self._put(shard, id, data, expires_at, user, seen)
             return True
 
     def touch(self, id: str, seen: bytes, expires_at: float, user: str | None = None) -> bool:
@@ -108,11 +105,10 @@ class MemoryStore:
     def delete(self, id: str) -> bool:
         """Forget the record."""
         with self._lock:
-            shard, present, _ = self._find(id)
-            if present is None:
-                return False
-            self._drop(shard, id)
-            return True
+            _, stored = self._find(id)
+            if stored is not None:
+                self._drop(id)
+            return stored is not None
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
@@ -121,194 +117,178 @@ class MemoryStore:
 
     def ids(self, user: str | None = None) -> Iterator[str]:
         """Yield the ids of live sessions; of one user, oldest first."""
-        if user is not None:
+        if user is None:
+            for records in self._records:
+                with self._lock:
+                    now = self._clock()
+                    live = [id for id in records if len(records[id]) > _HEAD_SIZE and self._expiry(id) > now]
+                yield from live
+        else:
             with self._lock:
-                owned = list(self._by_user[hash(user) & self._mask].ids(user))
+                owned = list(self._owners.ids(user))
             for id in owned:
                 with self._lock:
-                    _, data, _ = self._find(id)
-                if data:
+                    shard, stored = self._find(id)
+                    listed = stored is not None and self._owners.whose[shard].get(id) == user
+                if listed:
                     yield id
-            return
-        for shard, records in enumerate(self._records):
-            with self._lock:
-                now = self._clock()
-                live = [id for id, data in records.items() if data and self._calendar.expiry(shard, id) > now]
-            yield from live
 
     def purge(self) -> int:
         """Free all that has expired, a shard at a time; return how many sessions."""
-        before = 0
-        for shard, records in enumerate(self._records):
-            with self._lock:
-                now = self._clock()
-                dead = [id for id in records if self._calendar.expiry(shard, id) <= now]
-                before += self._live
-                for id in dead:
-                    self._drop(shard, id)
-                before -= self._live
-        return before
+        return self._free_until(self._clock())
 
     def clear(self) -> int:
-        """Forget every session, and every tombstone."""
-        with self._lock:
-            held = self._live
-            self._reset()
-            return held
+        """Forget every session, and every tombstone, a shard at a time; return how many sessions."""
+        return self._free_until(inf)
 
     # Inside, under the lock
 
-    def _find(self, id: str) -> tuple[int, bytes | None, float]:
-        """Return the shard, the live record if there is one, and its expiry.  Every verb comes by here."""
+    def _find(self, id: str) -> tuple[int, Stored | None]:
+        """Return the shard, and the live record if there is one.  Every verb comes by here."""
         now = self._clock()
-        for dead_shard, dead in self._calendar.due(now):
-            self._drop(dead_shard, dead)
-        shard = hash(id) & self._mask
-        data = self._records[shard].get(id)
-        if data is None:
-            return shard, None, 0.0
-        expires_at = self._calendar.expiry(shard, id)
+        agenda = self._calendar.agenda
+        if agenda and agenda[0][0] <= now:
+            for dead in self._calendar.due(now):
+                self._forget(dead)
+        shard = hash(id) % self._shards
+        record = self._records[shard].get(id)
+        if record is None:
+            return shard, None
+        (expires_at,) = _head_of(record)
         if expires_at <= now:
-            self._drop(shard, id)
-            return shard, None, 0.0
-        return shard, data, expires_at
+            self._drop(id)
+            return shard, None
+        return shard, Stored(record[_HEAD_SIZE:], expires_at)
 
-    def _put(self, shard: int, id: str, data: bytes, expires_at: float, user: str | None) -> None:
-        present = self._records[shard].get(id)
-        if data and not present:
-            self._live += 1
-        elif present and not data:
-            self._live -= 1
-        self._records[shard][id] = data
+    def _put(self, shard: int, id: str, data: bytes, expires_at: float, user: str | None, before: bytes) -> None:
+        record = _HEAD.pack(expires_at) + data
+        if data and not before and self._live >= self._max:
+            self._make_room(user)
+        self._live += bool(data) - bool(before)
+        self._records[shard][id] = record
         self._calendar.file(shard, id, expires_at, self._clock())
-        before, after = self._users[shard].get(id), user if data else None
-        if before != after:
-            self._disown(shard, id)
-            if after is not None:
-                self._users[shard][id] = after
-                self._by_user[hash(after) & self._mask].add(after, id)
-        (self._owned if after is None else self._anonymous).forget(shard, id)
+        owner = user if data else None
+        self._owners.give(shard, id, owner)
+        used, other = (self._anonymous, self._owned) if owner is None else (self._owned, self._anonymous)
+        other.forget(shard, id)
         if data:
-            (self._anonymous if after is None else self._owned).use(shard, id)
+            used.use(shard, id)
         else:
-            self._anonymous.forget(shard, id)
-
-    def _drop(self, shard: int, id: str) -> None:
-        if self._records[shard].pop(id):
-            self._live -= 1
-        self._calendar.remove(shard, id)
-        self._disown(shard, id)
-        self._anonymous.forget(shard, id)
-        self._owned.forget(shard, id)
-
-    def _disown(self, shard: int, id: str) -> None:
-        user = self._users[shard].pop(id, None)
-        if user is not None:
-            self._by_user[hash(user) & self._mask].remove(user, id)
+            used.forget(shard, id)
 
     def _make_room(self, user: str | None) -> None:
-        victim = self._calendar.expired(self._clock(), self._is_session)
-        if victim is None:
-            victim = self._anonymous.oldest()
+        victim = self._anonymous.oldest()  # what has expired is gone already: `_find` was here
         if victim is None and user is not None:
-            victim = next(self._by_user[hash(user) & self._mask].ids(user), None)
+            victim = next(self._owners.ids(user), None)
         if victim is None:
             victim = self._owned.oldest()
         if victim is not None:
-            self._drop(hash(victim) & self._mask, victim)
+            self._drop(victim)
 
-    def _is_session(self, id: str) -> bool:
-        return self._records[hash(id) & self._mask][id] != TOMBSTONE
+    def _free_until(self, moment: float) -> int:
+        """Free what expires by then, and let others in after each shard."""
+        freed = 0
+        for records in self._records:
+            with self._lock:
+                freed += self._live
+                for id in [id for id in records if self._expiry(id) <= moment]:
+                    self._drop(id)
+                freed -= self._live
+        return freed
+
+    def _drop(self, id: str) -> None:
+        self._calendar.remove(hash(id) % self._shards, id)
+        self._forget(id)
+
+    def _forget(self, id: str) -> None:
+        shard = hash(id) % self._shards
+        if len(self._records[shard].pop(id)) > _HEAD_SIZE:
+            self._live -= 1
+        self._owners.give(shard, id, None)
+        self._anonymous.forget(shard, id)
+        self._owned.forget(shard, id)
+
+    def _expiry(self, id: str) -> float:
+        expires_at: float = _head_of(self._records[hash(id) % self._shards][id])[0]
+        return expires_at
 
 
 class _Calendar:
-    """Ids by expiry, in buckets.
+    """Who expires next, exactly, without a place of its own for each expiry.
 
-    A bucket is as wide as about 1/64 of the time that its sessions had left, so that there are few,
-    and what is in it is freed that much late at the most; to `expiry` it is dead on time.  A session
-    that is used moves on when its bucket is due, not before.
+    Ids are thrown into buckets, each for a thousandth or so of the time that its sessions had left.
+    When that begins, the bucket is sorted, and then emptied from its end.  A session that is used
+    stays where it is until then.
     """
 
-    def __init__(self, shards: int) -> None:
+    def __init__(self, shards: int, expiry: Callable[[str], float]) -> None:
+        self._expiry = expiry
         self._filed: list[dict[str, int]] = [{} for _ in range(shards)]  # id: its bucket's number
-        self._mask = shards - 1
-        self._buckets: dict[int, dict[str, float]] = {}
-        self._ends: dict[int, float] = {}  # bucket: when it is due
-        self._open: dict[float, int] = {}  # when due: the bucket that takes more
-        self._agenda: list[tuple[float, int]] = []  # a heap
+        self._shards = shards
+        self._buckets: dict[int, dict[str, None]] = {}
+        self._begins: dict[int, float] = {}  # of the buckets that are not sorted
+        self._open: dict[float, int] = {}  # beginning: the bucket that takes more
+        self.agenda: list[tuple[float, int]] = []  # a heap: no sooner than this, and in which bucket
         self._numbers = count()
-
-    def expiry(self, shard: int, id: str) -> float:
-        return self._buckets[self._filed[shard][id]][id]
 
     def file(self, shard: int, id: str, expires_at: float, now: float) -> None:
         number = self._filed[shard].get(id)
         if number is not None:
-            bucket = self._buckets[number]
-            if expires_at >= bucket[id]:
-                bucket[id] = expires_at
+            if number in self._begins and self._begins[number] <= expires_at:
                 return
             self.remove(shard, id)
-        end = inf
-        if expires_at < inf:
-            width = 2.0 ** max(-2, frexp((expires_at - now) / 128)[1])
-            end = ceil(expires_at / width) * width
-        number = self._open.get(end)
-        if number is None or len(self._buckets[number]) >= BUCKET_SIZE:
-            self._close(number)
-            number = self._open[end] = next(self._numbers)
-            self._buckets[number] = {}
-            self._ends[number] = end
-            heappush(self._agenda, (end, number))
-        self._buckets[number][id] = expires_at
+        begin = expires_at
+        if isfinite(expires_at):
+            begin -= expires_at % 2.0 ** frexp((expires_at - now) / 1024)[1]
+        number = self._open.get(begin)
+        if number not in self._begins or len(self._buckets[number]) >= BUCKET_SIZE:
+            number = self._begin(begin)
+        self._buckets[number][id] = None
         self._filed[shard][id] = number
 
     def remove(self, shard: int, id: str) -> None:
         number = self._filed[shard].pop(id)
         bucket = self._buckets[number]
         del bucket[id]
-        if not bucket and self._open.get(self._ends[number]) != number:
-            self._forget(number)
+        if not bucket:
+            del self._buckets[number]
+            self._begins.pop(number, None)
 
-    def due(self, now: float) -> Iterator[tuple[int, str]]:
-        """Yield what has expired, a bounded number; the caller removes each before it asks for the next."""
-        if not self._agenda or self._agenda[0][0] > now:
-            return
-        for _ in range(FREED_PER_CALL):
-            if not self._agenda or self._agenda[0][0] > now:
-                return
-            _, number = self._agenda[0]
-            bucket = self._buckets.get(number)
-            if not bucket:
-                heappop(self._agenda)
-                if bucket is not None:
-                    self._forget(number)
-                continue
-            id = next(reversed(bucket))  # the last: the first may lie behind a run of removed ones
-            shard, expires_at = hash(id) & self._mask, bucket[id]
-            if expires_at <= now:
-                yield shard, id
+    def due(self, now: float) -> list[str]:
+        """Remove what has expired, soonest first and a bounded number, and return it."""
+        agenda = self.agenda
+        dead: list[str] = []
+        work = FREED_PER_CALL - 2  # one more may be the record asked for, and one evicted
+        while work > 0 and agenda and agenda[0][0] <= now:
+            work -= 1
+            number = agenda[0][1]
+            if number in self._begins:
+                work -= SORTING
+                self._sort(number)
+            id = next(reversed(self._buckets.get(number, {})), None)
+            if id is None:
+                heappop(agenda)
+            elif (expires_at := self._expiry(id)) > now:
+                heapreplace(agenda, (expires_at, number))
             else:
-                self.remove(shard, id)
-                self.file(shard, id, expires_at, now)
+                self.remove(hash(id) % self._shards, id)
+                dead.append(id)
+        return dead
 
-    def expired(self, now: float, wanted: Callable[[str], bool]) -> str | None:
-        """Look at a few of the next bucket due for one that is dead already."""
-        if self._agenda:
-            for id, expires_at in islice(self._buckets.get(self._agenda[0][1], {}).items(), LOOKED_AT_WHEN_FULL):
-                if expires_at <= now and wanted(id):
-                    return id
-        return None
+    def _begin(self, begin: float) -> int:
+        if len(self.agenda) + len(self._open) > 4 * len(self._buckets) + 64:  # most are of buckets long gone
+            self.agenda = [entry for entry in self.agenda if entry[1] in self._buckets]
+            heapify(self.agenda)
+            self._open = {begin: number for begin, number in self._open.items() if number in self._begins}
+        number = self._open[begin] = next(self._numbers)
+        self._buckets[number] = {}
+        self._begins[number] = begin
+        heappush(self.agenda, (begin, number))
+        return number
 
-    def _close(self, number: int | None) -> None:
-        if number is not None and not self._buckets[number]:
-            self._forget(number)
-
-    def _forget(self, number: int) -> None:
-        end = self._ends.pop(number)
-        del self._buckets[number]
-        if self._open.get(end) == number:
-            del self._open[end]
+    def _sort(self, number: int) -> None:
+        del self._begins[number]
+        self._buckets[number] = dict.fromkeys(sorted(self._buckets[number], key=self._expiry, reverse=True))
 
 
 class _Recency:
@@ -326,11 +306,10 @@ class _Recency:
 
     def use(self, shard: int, id: str) -> None:
         used, tick = self._used[shard], next(self._ticks)
-        used.pop(id, None)
-        used[id] = tick
-        if not self._has_head[shard]:
+        if used.pop(id, None) is None and not self._has_head[shard]:
             self._has_head[shard] = 1
             heappush(self._heads, (tick, shard))
+        used[id] = tick
 
     def forget(self, shard: int, id: str) -> None:
         self._used[shard].pop(id, None)
@@ -349,39 +328,51 @@ class _Recency:
         return None
 
 
-class _ByUser:
-    """Each user's ids, oldest first: linked lists made of dicts of str."""
+class _Owners:
+    """Whose each session is, and each user's sessions, oldest first: linked lists made of dicts of str."""
 
-    def __init__(self) -> None:
-        self._first: dict[str, str] = {}
-        self._last: dict[str, str] = {}
-        self._after: dict[str, str] = {}
-        self._before: dict[str, str] = {}
+    def __init__(self, shards: int) -> None:
+        self.whose: list[dict[str, str]] = [{} for _ in range(shards)]
+        self._shards = shards
+        # By the shard of what is looked up, be it a user or an id
+        self._first: list[dict[str, str]] = [{} for _ in range(shards)]
+        self._last: list[dict[str, str]] = [{} for _ in range(shards)]
+        self._after: list[dict[str, str]] = [{} for _ in range(shards)]
+        self._before: list[dict[str, str]] = [{} for _ in range(shards)]
 
-    def add(self, user: str, id: str) -> None:
-        last = self._last.get(user)
-        if last is None:
-            self._first[user] = id
-        else:
-            self._after[last], self._before[id] = id, last
-        self._last[user] = id
-
-    def remove(self, user: str, id: str) -> None:
-        before, after = self._before.pop(id, None), self._after.pop(id, None)
-        _link(self._first, self._after, user, before, after)
-        _link(self._last, self._before, user, after, before)
+    def give(self, shard: int, id: str, user: str | None) -> None:
+        """Make it the user's newest session, or nobody's; what is the user's already stays in its place."""
+        owner = self.whose[shard].get(id)
+        if owner == user:
+            return
+        if owner is not None:
+            del self.whose[shard][id]
+            before, after = self._before[shard].pop(id, None), self._after[shard].pop(id, None)
+            self._link(self._first, self._after, owner, before, after)
+            self._link(self._last, self._before, owner, after, before)
+        if user is not None:
+            self.whose[shard][id] = user
+            here = hash(user) % self._shards
+            last = self._last[here].get(user)
+            if last is None:
+                self._first[here][user] = id
+            else:
+                self._after[hash(last) % self._shards][last] = id
+                self._before[shard][id] = last
+            self._last[here][user] = id
 
     def ids(self, user: str) -> Iterator[str]:
-        id = self._first.get(user)
+        id = self._first[hash(user) % self._shards].get(user)
         while id is not None:
             yield id
-            id = self._after.get(id)
+            id = self._after[hash(id) % self._shards].get(id)
 
-
-def _link(ends: dict[str, str], links: dict[str, str], user: str, one: str | None, other: str | None) -> None:
-    """Let what pointed to a removed id, ``one`` or the user's end, point to ``other``."""
-    here, key = (ends, user) if one is None else (links, one)
-    if other is None:
-        del here[key]
-    else:
-        here[key] = other
+    def _link(
+        self, ends: list[dict[str, str]], links: list[dict[str, str]], user: str, one: str | None, other: str | None
+    ) -> None:
+        """Let what pointed to a removed id, ``one`` or the user's end, point to ``other``."""
+        here, key = (ends, user) if one is None else (links, one)
+        if other is None:
+            del here[hash(key) % self._shards][key]
+        else:
+            here[hash(key) % self._shards][key] = other

@@ -1,0 +1,50 @@
+"""The demo, wired: ``waitress-serve --listen=127.0.0.1:8080 demo.app:app``.
+
+::
+
+    router.py   from a path and a method to a page
+    pages.py    what each page does with the session: the part to copy
+    views.py    what it looks like, with html/ and style.css
+    forms.py    a form's fields, from a body that anybody may have sent
+"""
+
+import logging
+import os
+import secrets
+from functools import partial
+
+from minisession import Cookie, SessionMiddleware
+
+from . import pages, views
+from .router import Router
+
+COOKIE_NAME = "connect.sid"
+
+# "auto" is for clients that send no Secure cookie over plain http: WebTest, Safari on localhost, and every
+# browser that asks another machine on the LAN.  Over TLS the cookie is Secure.  A site that has TLS
+# everywhere leaves it out, because Secure is the default.
+COOKIE = Cookie(secure="auto")
+
+
+def secret() -> str:
+    """Return what signs the cookies: ``SESSION_SECRET``, or random bytes that nobody else has."""
+    given = os.environ.get("SESSION_SECRET")
+    if not given:
+        logging.getLogger("demo").warning(
+            "SESSION_SECRET is not set: a random one is used, and all sessions end with this process"
+        )
+    return given or secrets.token_hex(32)
+
+
+router = Router(
+    {
+        "/": {"GET": pages.home},
+        "/login": {"GET": pages.login_form, "POST": pages.login},
+        "/secureplace": {"GET": partial(pages.secureplace, cookie_name=COOKIE_NAME, cookie=COOKIE)},
+        "/logout": {"GET": pages.logout, "POST": pages.logout},
+        "/style.css": {"GET": pages.style},
+    },
+    error=views.error,
+)
+
+app = SessionMiddleware(router, secret=secret(), name=COOKIE_NAME, cookie=COOKIE)

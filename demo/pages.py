@@ -1,0 +1,103 @@
+"""What each page does with the session: the part to copy."""
+
+from __future__ import annotations
+
+import hmac
+from datetime import datetime, timezone
+
+from minisession import Cookie, get_session
+
+from . import views
+from .router import Request, Response
+
+# A demo's!  Real accounts live in a database, their passwords behind hashlib.scrypt.
+NAME = "admin"
+PASSWORD = "letmein"  # noqa: S105
+
+PREFETCH = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_MOZ")  # where browsers say that nobody has clicked yet
+
+
+def home(request: Request) -> Response:
+    """Show the way in.  It does not look at the session, so there is no cookie to parse and no store to ask."""
+    return views.page("home", "Sessions for any WSGI app")
+
+
+def style(request: Request) -> Response:
+    """Dress the pages; not looking at the session leaves it to caches."""
+    return views.stylesheet()
+
+
+def login_form(request: Request) -> Response:
+    """Ask who it is."""
+    if get_session(request.environ).get("login"):
+        return views.redirect("/secureplace")
+    return _login_page()
+
+
+def login(request: Request) -> Response:
+    """Let them in under a new id, or ask again."""
+    name, password = request.form.get("username", ""), request.form.get("password", "")
+    # Both are always compared, in constant time: how long it takes tells which was wrong to nobody.
+    right_name = hmac.compare_digest(name.encode(), NAME.encode())
+    right_password = hmac.compare_digest(password.encode(), PASSWORD.encode())
+    if not (right_name and right_password):
+        return _login_page(name, failed=True)
+    session = get_session(request.environ)
+    session.regenerate(user=name)  # whoever knew the id before the login must not follow them in
+    session["login"] = name
+    return views.redirect("/secureplace")
+
+
+def _login_page(name: str = "", *, failed: bool = False) -> Response:
+    """After a failure the name is kept, and the error is where a screen reader reads it with the fields."""
+    return views.page(
+        "login",
+        "Log in",
+        status=422 if failed else 200,
+        name=name,
+        failed=str(failed).lower(),
+        error="That name and password do not match." if failed else "",
+        focus_name="" if failed else "autofocus",
+        focus_password="autofocus" if failed else "",
+    )
+
+
+def secureplace(request: Request, *, cookie_name: str, cookie: Cookie) -> Response:
+    """Show their session to those who are logged in: as a browser's inspector would, and never the id."""
+    session = get_session(request.environ)
+    if not session.get("login"):
+        return views.redirect("/login")
+    session["views"] = session.get("views", 0) + 1
+    scheme = request.environ["wsgi.url_scheme"]
+    secure, samesite = cookie.over(https=scheme == "https")
+    flags = [f"SameSite={samesite}", f"Path={cookie.path}"]
+    flags += ["HttpOnly"] * cookie.httponly + ["Secure"] * secure
+    return views.page(
+        "secureplace",
+        "Secure place",
+        login=session["login"],
+        views=session["views"],
+        left=round((session.expires_at - datetime.now(timezone.utc)).total_seconds()),
+        cookie=cookie_name,
+        flags="; ".join(flags),
+        scheme=scheme,
+        secure="with" if secure else "without",
+        handle=session.handle,
+    )
+
+
+def logout(request: Request) -> Response:
+    """End the session, if that is what its user asked for.
+
+    GET works because people link and type it.  So a GET that nobody may have meant must not: one that
+    fetches ahead, or comes from another site, gets a button instead.  (Browsers send Sec-Fetch-Site
+    over https and to this very machine only.)
+    """
+    environ = request.environ
+    if environ["REQUEST_METHOD"] == "HEAD":
+        return views.redirect("/login")
+    ahead = any("prefetch" in environ.get(header, "").lower() for header in PREFETCH)
+    if environ["REQUEST_METHOD"] == "GET" and (ahead or environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"):
+        return views.page("logout", "Log out?")
+    get_session(environ).destroy()
+    return views.redirect("/login")

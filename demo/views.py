@@ -1,0 +1,37 @@
+"""From a template and values to a response: every value is escaped, and nothing is kept by caches."""
+
+from html import escape
+from http import HTTPStatus
+from pathlib import Path
+from string import Template
+
+from .router import Response
+
+HERE = Path(__file__).parent
+TEMPLATES = {path.stem: Template(path.read_text(encoding="utf-8")) for path in (HERE / "html").glob("*.html")}
+STYLE = (HERE / "style.css").read_bytes()
+
+# Neither the back button after logout nor a shared cache may show what a session showed.
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+def page(template: str, title: str, *, status: int = 200, **values: object) -> Response:
+    """Fill the template in, and put it into the layout."""
+    main = TEMPLATES[template].substitute({key: escape(str(value)) for key, value in values.items()})
+    html = TEMPLATES["layout"].substitute(title=escape(title), main=main)
+    return Response(status, {**NO_STORE, "Content-Type": "text/html; charset=utf-8"}, html.encode())
+
+
+def redirect(path: str) -> Response:
+    """Send the browser on, with GET."""
+    return Response(303, {**NO_STORE, "Location": path})
+
+
+def error(status: int) -> Response:
+    """Say what was wrong."""
+    return page("error", HTTPStatus(status).phrase, status=status, code=status)
+
+
+def stylesheet() -> Response:
+    """Dress the pages."""
+    return Response(200, {"Cache-Control": "public, max-age=300", "Content-Type": "text/css; charset=utf-8"}, STYLE)

@@ -1,0 +1,32 @@
+"""Tools that not every machine has: without them a test is skipped, and where all must be there, it fails."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from typing import Any, NoReturn
+
+import pytest
+
+
+def need_program(*names: str) -> str:
+    """Return the path of the first of these programs that there is."""
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        _missing(f"no {' or '.join(names)} on the PATH")
+    return path
+
+
+def need_module(name: str) -> Any:
+    """Import a module that is no dependency of ours."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        _missing(f"no module {name}: {error}")
+
+
+def _missing(what: str) -> NoReturn:
+    if os.environ.get("MINISESSION_REQUIRE_TOOLS"):
+        pytest.fail(f"{what}, and MINISESSION_REQUIRE_TOOLS is set")
+    pytest.skip(what, allow_module_level=True)
