@@ -148,7 +148,9 @@ class Lifecycle:
         if created is None:  # express wrote the record; the absolute timeout needs a start to count from
             visit.rewrite = self.absolute_timeout is not None
         else:
-            visit.created = min(created, self.now())  # a time to come would lengthen its life
+            now = self.now()
+            visit.created = min(created, now)  # a time to come would lengthen its life, at every look anew
+            visit.rewrite = created > now and self.absolute_timeout is not None
 
     # The verbs
 
@@ -250,6 +252,7 @@ class Lifecycle:
             id.encode()
         except UnicodeEncodeError:
             raise ValueError("genid returned text that does not encode as UTF-8") from None
+        cookies.pair(self.name, f"s:{id}.{'+' * 43}")  # too long is too late once the record is stored
         visit.id = id
         return id
 
@@ -286,7 +289,7 @@ class Lifecycle:
 
     def commit_late(self, visit: Visit) -> None:
         """Store what changed after the headers; nothing that a cookie would have had to announce."""
-        if not (visit.changed() or visit.max_age_set or visit.regenerated):
+        if not (visit.changed() or visit.regenerated or (visit.max_age_set and visit.seen)):
             return
         self._must_be_open(visit)
         if not visit.seen or visit.regenerated:

@@ -36,6 +36,8 @@ KEY = "minisession.session"  # with a dot, as PEP 3333 asks of keys that are not
 RETRY_AFTER = 5  # seconds, told to clients while the store is down
 WEAK_SECRET = 16  # bytes
 
+_END = object()  # what a body that has ended yields
+
 log = logging.getLogger("minisession")
 
 
@@ -152,7 +154,7 @@ class SessionMiddleware:
             return self.app(environ, start_response)  # a second middleware of this name is one too many
         session = Session(self._lifecycle, environ)
         environ[KEY] = environ[self._mark] = session
-        response = Response(self._lifecycle, session, start_response)
+        response = Response(self._lifecycle, session, start_response, head=environ.get("REQUEST_METHOD") == "HEAD")
         body: Any = None
         try:
             body = self.app(environ, response.start)
@@ -180,12 +182,13 @@ class Response:
     """
 
     __slots__ = (
-        "_body", "_chunks", "_cookie", "_failed", "_headers", "_lifecycle", "_server", "_session", "_status", "_write",
-        "sent",
-    )  # fmt: skip
+        *("_body", "_chunks", "_cookie", "_failed", "_head", "_headers"),
+        *("_lifecycle", "_server", "_session", "_status", "_write", "sent"),
+    )
 
-    def __init__(self, lifecycle: Lifecycle, session: Session, server: StartResponse) -> None:
+    def __init__(self, lifecycle: Lifecycle, session: Session, server: StartResponse, *, head: bool) -> None:
         self._lifecycle, self._session, self._server = lifecycle, session, server
+        self._head = head  # a body would be taken for the next response
         self._status: str | None = None
         self._headers: list[tuple[str, str]] = []
         self._write: Callable[[bytes], object] | None = None
@@ -228,9 +231,9 @@ class Response:
             if not self._lifecycle.always:
                 return None
             try:
-                session._look()
-            except StoreUnavailable as error:  # the app did not use its session, and never notices
-                log.warning("session not looked at: %s", error)
+                return self._lifecycle.commit(session._look())
+            except (StoreUnavailable, SessionConflict) as error:  # the app does not use it, and never notices
+                log.warning("session left alone: %s", error)
                 return None
         return self._lifecycle.commit(session._look())
 
@@ -259,27 +262,28 @@ class Response:
 
     def __next__(self) -> bytes:
         try:
-            chunk = next(self._chunks, None)
+            chunk = next(self._chunks, _END)
             # Headers wait for the first non-empty block; servers want them before an empty one, too.
-            while not self.sent and chunk is not None and not chunk:
-                chunk = next(self._chunks, None)
+            while not self.sent and chunk == b"":
+                chunk = next(self._chunks, _END)
             self.send()
         except (StoreUnavailable, SessionConflict) as error:
             self._failed = True
             if self.sent:
                 raise
             self._chunks = iter(self.unavailable(error))
-            return next(self._chunks)
+            chunk = next(self._chunks, _END)
         except BaseException:
             self._failed = True
             raise
-        if chunk is None:
+        if chunk is _END:
             raise StopIteration
-        return chunk
+        return cast("bytes", chunk)
 
     def close(self) -> None:
         """Close the app's body, then store what it changed after the headers."""
         body, self._body = self._body, None
+        self._chunks = iter(())  # an iterator that keeps start_response keeps us: break the cycle
         try:
             if hasattr(body, "close"):
                 body.close()
@@ -325,7 +329,7 @@ class Response:
                 ("Retry-After", str(RETRY_AFTER)),
             ],
         )
-        return [text]
+        return [] if self._head else [text]
 
 
 def _vary_on_cookie(headers: list[tuple[str, str]]) -> None:

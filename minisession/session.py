@@ -232,10 +232,11 @@ class Session(MutableMapping[str, JSON]):
 
     def __setitem__(self, key: str, value: JSON) -> None:
         if not isinstance(key, str):
-            raise TypeError(f"a session's keys are str, not {type(key).__name__}: use session[{str(key)!r}]")
+            raise TypeError(f"a session's keys are str, as JSON's are, not {type(key).__name__}: use str(key)")
         if key in RESERVED:
             raise ValueError(f"session[{key!r}] is reserved for the record's own members: use another key")
         check(key, value)
+        check(key, key)
         visit = self._writable()
         visit.lend(key)
         visit.data[key] = value

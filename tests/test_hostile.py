@@ -164,11 +164,6 @@ class Scene:
         return messages
 
 
-def bug(reason: str) -> pytest.MarkDecorator:
-    """Mark a test that the core does not pass yet; strictly, so that the mark goes with the bug."""
-    return pytest.mark.xfail(reason=reason, strict=True)
-
-
 @pytest.fixture
 def scene(caplog: pytest.LogCaptureFixture) -> Scene:
     return Scene(caplog)
@@ -926,7 +921,6 @@ def test_F5_a_record_of_max_bytes_is_loaded(scene: Scene) -> None:
     assert scene.ask(OURS, max_bytes=len(RECORD) - 1).body == "nobody"
 
 
-@bug("records deeper than MAX_DEPTH load, and then fail the request that reads them")
 @pytest.mark.parametrize(
     "value", ["[" * 201 + "]" * 201, "[" * 900 + "]" * 900, f"[{'9' * 4290}]"], ids=["201", "900", "digits"]
 )
@@ -941,7 +935,6 @@ def test_F5_what_loads_can_be_read_and_stored(scene: Scene, value: str) -> None:
     scene.ask(OURS, app=writing(mark))
 
 
-@bug("the digits of a number that is not finite are logged")
 def test_F3_a_refused_number_is_not_logged(scene: Scene) -> None:
     """No log line ever holds data, and 60 kB of digits are no log line."""
     scene.put(stored(f'"card":4242424242424242{"0" * 400}.0'))
@@ -949,7 +942,6 @@ def test_F3_a_refused_number_is_not_logged(scene: Scene) -> None:
     assert "4242424242424242" not in scene.caplog.text
 
 
-@bug("a stored user with half a surrogate pair loads; a store that encodes it fails")
 def test_F2_a_user_that_does_not_encode_is_refused() -> None:
     """`regenerate` refuses such a user; `Store.replace` and `touch` would get it, and SQLite and Redis raise."""
     with pytest.raises(ValueError, match="user"):
@@ -988,7 +980,6 @@ def test_F8_a_session_created_in_the_future_loads_as_created_now(scene: Scene, a
     assert seen == [scene.clock()]
 
 
-@bug("created is clamped for the request, and not in the record")
 def test_F8_created_in_the_future_never_lengthens_a_life(scene: Scene) -> None:
     """Looked at again and again, it must still end at the absolute timeout."""
     scene.put(created(scene.clock() + 1e6))
@@ -1072,14 +1063,12 @@ def test_A7_what_json_does_not_hold_is_refused_at_commit(scene: Scene, value: ob
     assert len(scene.memory) == 1
 
 
-@bug("check_nested does not look for surrogates: two halves come back as one character")
 def test_A7_text_that_would_come_back_changed_is_refused_at_commit(scene: Scene) -> None:
     r"""``"\ud83d" + "\ude00"`` is stored as a pair, and read as the one character U+1F600."""
     with pytest.raises(TypeError):
         scene.ask(OURS, app=writing(lambda session: session["cart"].append("\ud83d\ude00")))
 
 
-@bug("a key with half a surrogate pair is stored")
 def test_A7_a_key_that_does_not_encode_is_refused(scene: Scene) -> None:
     """As a value with one is."""
     with pytest.raises(TypeError):

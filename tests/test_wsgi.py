@@ -259,11 +259,6 @@ class Failing(SpyStore):
         return (lambda *arguments: throw(self.error)) if verb in self.down else method
 
 
-def bug(what: str) -> pytest.MarkDecorator:
-    """Mark what the core does not keep yet; strict, so that the mark goes with the bug."""
-    return pytest.mark.xfail(reason=what, strict=True)
-
-
 ALL = ("load", "create", "replace", "touch", "delete")
 
 
@@ -495,7 +490,7 @@ class Pulled:
         shows_an_error_page,
         reports_too_late,
         *(shape(read) for shape in (as_list, as_generator, as_write)),
-        pytest.param(Pulled, marks=bug("close() keeps the iterator, which keeps start_response")),
+        Pulled,
     ],
     ids=[
         "raises", "raises midway", "error page", "error too late", "list", "generator", "write", "kept start_response",
@@ -618,11 +613,8 @@ def test_W8_a_new_session_whose_response_never_started_is_not_stored(caplog: pyt
 @pytest.mark.parametrize(
     "work",
     [
-        pytest.param(remember, marks=bug("max_age_set of a new session counts as a late change")),
-        pytest.param(
-            lambda session: (remember(session), session.destroy()),
-            marks=bug("destroy() leaves max_age_set, which counts as a late change"),
-        ),
+        remember,
+        pytest.param(lambda session: (remember(session), session.destroy())),
         lambda session: (session.update(n=1), session.destroy()),
         lambda session: (session.update(n=1), session.clear()),
     ],
@@ -1167,8 +1159,7 @@ def mistaken(body: Any, starts: int = 1) -> WSGIApplication:
         (mistaken(itertools.repeat(5)), True),
         pytest.param(
             mistaken(itertools.repeat(None)),
-            True,
-            marks=bug("a None among the blocks ends the body silently"),
+            True
         ),
         (mistaken([], starts=0), False),
         (mistaken(itertools.repeat(b"x"), starts=0), False),
@@ -1357,7 +1348,6 @@ def test_503_says_that_the_session_could_not_be_had_or_kept(
 
 
 @every_shape
-@bug("the 503 to a HEAD has a body, which waitress sends")
 def test_503_to_a_head_request_has_no_body(shape: Callable[[Work], WSGIApplication]) -> None:
     """Not every server drops it, and on a kept connection it is taken for the next response."""
     store = Failing()
@@ -1422,11 +1412,7 @@ def test_503_is_too_late_once_headers_are_out() -> None:
         ({"rolling": True}, True),
         ({"resave": True}, True),
         ({"save_uninitialized": True}, True),
-        pytest.param(
-            {"save_uninitialized": True},
-            False,
-            marks=bug("creating an unused session that fails is a 503"),
-        ),
+        pytest.param({"save_uninitialized": True}, False),
     ],
 )
 def test_503_is_not_for_pages_that_do_not_use_the_session(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from email.utils import format_datetime
 from functools import lru_cache
 from http.cookies import CookieError, Morsel
-from math import ceil, isfinite
+from math import ceil
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
@@ -128,8 +128,9 @@ def check_seconds(name: str, value: Any) -> None:
     """Raise unless ``value`` is a positive finite number of seconds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not 0 < value < 1e300 or not isfinite(value):
-        raise ValueError(f"{name} must be a positive, finite number of seconds, not {value!r}")
+    if not 0 < value < _MOST_SECONDS:
+        shown = repr(value) if isinstance(value, float) or value.bit_length() < 14_000 else "one of thousands of digits"
+        raise ValueError(f"{name} must be a positive, finite number of seconds, not {shown}")
 
 
 def check_name(name: Any) -> None:
@@ -179,22 +180,31 @@ def _decode(value: str) -> str:
         return value
 
 
+def pair(name: str, value: str) -> str:
+    """Return ``name=value``, percent-encoded.
+
+    Raises:
+        ValueError: it is longer than browsers keep.
+    """
+    text = f"{name}={quote(value, safe=_UNESCAPED)}"
+    if len(text) > MAX_PAIR:
+        raise ValueError(
+            f"the cookie {name[:80]!r} would have {len(text)} bytes, browsers keep {MAX_PAIR}: shorten the id"
+        )
+    return text
+
+
 def write(name: str, value: str, cookie: Cookie, https: bool, now: float, expires_at: float | None) -> str:
     """Return the ``Set-Cookie`` that gives the browser ``value`` until ``expires_at``, or for its session.
 
     Raises:
-        ValueError: name and value are longer than browsers keep.
+        ValueError: as `pair` does.
     """
-    pair = f"{name}={quote(value, safe=_UNESCAPED)}"
-    if len(pair) > MAX_PAIR:
-        raise ValueError(
-            f"the cookie {name!r} would have {len(pair)} bytes, browsers keep {MAX_PAIR}: use a shorter id"
-        )
+    start = pair(name, value) + _attributes(cookie, https)
     if expires_at is None:
-        return pair + _attributes(cookie, https)
+        return start
     seconds = max(1, ceil(round(expires_at - now, 3)))
-    expires = format_datetime(moment(expires_at), usegmt=True)
-    return f"{pair}{_attributes(cookie, https)}; Expires={expires}; Max-Age={seconds}"
+    return f"{start}; Expires={format_datetime(moment(expires_at), usegmt=True)}; Max-Age={seconds}"
 
 
 def remove(name: str, cookie: Cookie, https: bool) -> str:
@@ -202,6 +212,7 @@ def remove(name: str, cookie: Cookie, https: bool) -> str:
     return f"{name}={_attributes(cookie, https)}; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0"
 
 
+_MOST_SECONDS = 1e297  # milliseconds of it are still a number
 _UNESCAPED = "!*'()"  # what JavaScript's encodeURIComponent leaves, beyond what quote() does
 
 
@@ -232,4 +243,4 @@ def _check_text(name: str, value: Any, pattern: re.Pattern[str], rule: str) -> N
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=5)
+    warnings.warn(message, stacklevel=4)

@@ -49,7 +49,7 @@ def _refuse(constant: str) -> Any:
 
 def _finite(digits: str) -> float:
     number = float(digits)
-    return number if isfinite(number) else _refuse(digits)
+    return number if isfinite(number) else _refuse("a number that large")
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
@@ -67,6 +67,8 @@ def decode(data: bytes) -> Record:
         members = _decoder.decode(data.decode())
     except RecursionError:
         raise ValueError("nested too deep") from None
+    except ValueError:
+        raise ValueError("not JSON in UTF-8") from None  # the cause may quote the data
     if not isinstance(members, dict):
         raise ValueError("not a JSON object")
     cookie = members.pop("cookie", None)
@@ -81,8 +83,13 @@ def decode(data: bytes) -> Record:
         raise ValueError("originalMaxAge is not a number of milliseconds")
     if not (created is None or _is_positive(created)):
         raise ValueError("created is not a time")
-    if not (user is None or (isinstance(user, str) and user)):
+    if not (user is None or (isinstance(user, str) and user and not _SURROGATE.search(user))):
         raise ValueError("user is not text")
+    try:
+        for key, value in members.items():
+            _check(value, (key,))
+    except TypeError:
+        raise ValueError("too deep, or with integers too long, to be stored again") from None
     return Record(members, None if max_age is None else max_age / 1000, created, user)
 
 
@@ -135,8 +142,9 @@ def check_nested(key: str, value: Any) -> None:
 
 def _check(value: Any, path: tuple[str | int, ...]) -> None:
     if value is None or isinstance(value, str):
-        return
-    if isinstance(value, int):
+        if value and not value.isascii() and _PAIR.search(value):  # JSON would make them one character
+            raise _unfit(path, "text with a character in two halves", "join them: .encode('utf-16', 'surrogatepass')")
+    elif isinstance(value, int):
         if value.bit_length() > MAX_INT_BITS:
             raise _unfit(path, "an int of thousands of digits", "store it as hex(…), a str")
     elif isinstance(value, float):
@@ -151,6 +159,7 @@ def _check(value: Any, path: tuple[str | int, ...]) -> None:
         for name, item in value.items():
             if not isinstance(name, str):
                 raise _unfit(path, f"a dict with a key of type {type(name).__name__}", "make its keys str")
+            _check(name, path)
             _check(item, (*path, name))
     else:
         name = type(value).__name__
@@ -213,6 +222,7 @@ def _attributes(cookie: Cookie, https: bool) -> tuple[str, str]:
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 def _utf8(text: str) -> bytes:
