@@ -12,7 +12,7 @@ from .router import Request, Response
 
 # A demo's!  Real accounts live in a database, their passwords behind hashlib.scrypt.
 NAME = "admin"
-PASSWORD = "letmein"  # noqa: S105
+PASSWORD = "letmein"  # noqa: S105  # no secret: the page shows it
 
 PREFETCH = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_MOZ")  # where browsers say that nobody has clicked yet
 

@@ -276,7 +276,7 @@ class Lifecycle:
                 visit.lent, visit.regenerated = {}, False
             return None
         if not visit.stored or not (visit.send or self.rolling):
-            log.debug("cookie not sent: %s", "unchanged" if visit.seen else "new and empty")
+            log.debug("cookie not sent: %s", "the browser has it already" if visit.seen else "new and empty")
             return None
         if visit.cookie.secure is True and not visit.https:
             self._warn_once(

@@ -1089,7 +1089,7 @@ def test_A7_the_records_own_keys_are_reserved(scene: Scene, key: str) -> None:
     for way in (dict.__setitem__, dict.setdefault):
         verb = getattr(Session, way.__name__)
         with pytest.raises(ValueError, match="reserved"):
-            scene.ask(OURS, app=writing(lambda session, verb=verb: verb(session, key, {"user": "root"})))  # type: ignore[misc]
+            scene.ask(OURS, app=writing(lambda session, verb=verb: verb(session, key, {"user": "root"})))  # type: ignore[misc]  # a lambda with a default
     scene.kept()
 
 

@@ -1036,7 +1036,16 @@ def test_the_log_explains_every_decision_and_shows_no_secret(caplog: pytest.LogC
         site.browser(cookie).visit(LOOK)
         site.browser("s%3Ax.y").visit(LOOK)
 
-    for words in ("created", "cookie sent", "unchanged", "loaded", "destroyed", "new and empty", "verify", "no cookie"):
+    for words in (
+        "created",
+        "cookie sent",
+        "has it already",
+        "loaded",
+        "destroyed",
+        "new and empty",
+        "verify",
+        "no cookie",
+    ):
         assert words in caplog.text
     for secret in (id, str(cookie).rpartition(".")[2], "data of the session", browser.site.app._mark + "="):
         assert secret not in caplog.text

@@ -52,7 +52,7 @@ def refused_cookie(error: type[Exception], *parts: str, **options: Any) -> None:
 def test_O1_a_secret_is_required() -> None:
     """There is no default that would be safe."""
     with pytest.raises(TypeError, match="secret"):
-        SessionMiddleware(app)  # type: ignore[call-arg]
+        SessionMiddleware(app)  # type: ignore[call-arg]  # the mistake under test
 
 
 @pytest.mark.parametrize(
@@ -503,7 +503,7 @@ def test_O23_an_unknown_attribute_is_refused(option: str) -> None:
     """The same for Cookie, and its arguments have names."""
     refused_cookie(TypeError, option, **{option: 1})
     with pytest.raises(TypeError, match="positional"):
-        Cookie(60)  # type: ignore[call-arg]
+        Cookie(60)  # type: ignore[call-arg]  # the mistake under test
 
 
 @pytest.mark.parametrize("option", ["resave", "save_uninitialized", "rolling", "proxy"])
@@ -553,7 +553,7 @@ def test_O23_a_cookie_is_immutable_and_hashable() -> None:
     """Checked once is checked for good; and rendered once per configuration."""
     cookie = Cookie()
     with pytest.raises(AttributeError):
-        cookie.domain = "evil\r\n"  # type: ignore[misc]
+        cookie.domain = "evil\r\n"  # type: ignore[misc]  # the mistake under test
     assert cookie == Cookie(samesite="lax")
     assert hash(cookie) == hash(Cookie())
 

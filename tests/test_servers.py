@@ -248,13 +248,13 @@ def test_W10_a_file_reaches_the_server_as_the_file_it_is() -> None:
         counted(environ)
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         given.append(environ["wsgi.file_wrapper"](file))
-        return given[0]  # type: ignore[no-any-return]
+        return given[0]  # type: ignore[no-any-return]  # a file wrapper has no type
 
     site = wrapped(app)
 
     def watched(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         received.append(site(environ, start_response))
-        return received[0]  # type: ignore[no-any-return]
+        return received[0]  # type: ignore[no-any-return]  # a file wrapper has no type
 
     with waitress(watched) as port, Client(port) as client:
         response = client.send()

@@ -1528,6 +1528,6 @@ def test_an_untouched_response_keeps_the_very_headers() -> None:
         got.append(headers)
         return start(status, headers)
 
-    exchange.start = spy  # type: ignore[method-assign]
+    exchange.start = spy  # type: ignore[method-assign]  # to see what the server is given
     exchange.run()
     assert got[0] is headers
