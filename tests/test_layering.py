@@ -29,6 +29,7 @@ MAY_IMPORT = {
         *("session", "merge", "expiry", "errors", "stores.base"),
         *("wire", "wire.cookies", "wire.record", "wire.signing"),
     },
+    "testing": {"stores.base"},
     "middleware": {
         *("lifecycle", "session", "errors", "stores.base", "stores.memory", "wire.cookies", "wire.signing"),
     },
