@@ -8,6 +8,7 @@ from .middleware import SessionMiddleware, get_session
 from .session import Session
 from .stores.base import ListingStore, Store, Stored
 from .stores.memory import MemoryStore
+from .users import SessionView, destroy_session, destroy_sessions_of, sessions_of
 from .wire.cookies import Cookie
 
 __all__ = [
@@ -20,8 +21,12 @@ __all__ = [
     "SessionGone",
     "SessionMiddleware",
     "SessionTooLarge",
+    "SessionView",
     "Store",
     "StoreUnavailable",
     "Stored",
+    "destroy_session",
+    "destroy_sessions_of",
     "get_session",
+    "sessions_of",
 ]

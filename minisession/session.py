@@ -410,6 +410,11 @@ class Session(MutableMapping[str, JSON]):
         if self._phase is not Phase.OPEN:
             raise SessionError(f"the response headers are out, and {why}: do it before the first byte of the body")
 
+    def _stored_ids(self) -> set[str]:
+        """Return the ids that stand for this session: one, and the one that it replaces."""
+        visit = self._look()
+        return {visit.id} if visit.old is None else {visit.id, visit.old.id}
+
     def __repr__(self) -> str:
         visit = self._visit
         if visit is None:

@@ -29,11 +29,12 @@ MAY_IMPORT = {
         *("session", "merge", "expiry", "errors", "stores.base"),
         *("wire", "wire.cookies", "wire.record", "wire.signing"),
     },
+    "users": {"session", "expiry", "stores.base", "wire", "wire.record"},
     "testing": {"stores.base"},
     "middleware": {
         *("lifecycle", "session", "errors", "stores.base", "stores.memory", "wire.cookies", "wire.signing"),
     },
-    "__init__": {"middleware", "session", "errors", "stores.base", "stores.memory", "wire.cookies"},
+    "__init__": {"middleware", "session", "users", "errors", "stores.base", "stores.memory", "wire.cookies"},
 }
 
 
