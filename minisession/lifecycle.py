@@ -18,12 +18,12 @@ from typing import Any, NoReturn, TypeVar
 from . import expiry
 from .errors import SessionConflict, SessionError, SessionGone, SessionTooLarge, StoreUnavailable
 from .merge import merge
-from .session import UNSET, Replaced, Shown, Status, Unset, Visit, handle_of
+from .session import UNSET, Replaced, Shown, Unset, Visit, handle_of
 from .stores.base import TOMBSTONE, Store, Stored
 from .wire import cookies, record
 from .wire.cookies import Cookie
 from .wire.record import Record
-from .wire.signing import MAX_ID, Signer, Verified
+from .wire.signing import MAX_ID, Signer
 
 T = TypeVar("T")
 
@@ -93,11 +93,11 @@ class Lifecycle:
             if stored is not None and stored.data == TOMBSTONE:
                 buried = id
         if buried is not None:
-            visit.id, visit.status = buried, Status.GONE
+            visit.id, visit.status = buried, "gone"
             log.debug("session %s ended a moment ago: this request has none", Shown(buried))
         return visit
 
-    def _verified(self, visit: Visit) -> Iterator[Verified]:
+    def _verified(self, visit: Visit) -> Iterator[tuple[str, bool]]:
         header = visit.environ.get("HTTP_COOKIE")
         asked: set[str] = set()
         for value in cookies.read(header, self.name) if isinstance(header, str) else ():
@@ -105,8 +105,8 @@ class Lifecycle:
             verified = self.signer.verify(value)
             if verified is None:
                 log.debug("cookie ignored: its signature does not verify")
-            elif verified.id not in asked:
-                asked.add(verified.id)
+            elif verified[0] not in asked:
+                asked.add(verified[0])
                 yield verified
                 if len(asked) == MAX_LOADS:
                     return
@@ -157,8 +157,8 @@ class Lifecycle:
     def regenerate(self, visit: Visit, keep: bool, user: str | Unset | None) -> None:
         """Make ``visit`` a new session; `_create` stores it and buries the old one."""
         self._not_in_transaction(visit, "regenerate")
-        keep = keep and visit.status is Status.OPEN  # of what has ended there is nothing to keep
-        if visit.status is not Status.OPEN:
+        keep = keep and visit.status == "open"  # of what has ended there is nothing to keep
+        if visit.status != "open":
             visit.old = None
         elif visit.seen:
             visit.old = Replaced(visit.id, visit.seen, keep)
@@ -175,7 +175,7 @@ class Lifecycle:
             visit.user = None
         visit.id, visit.seen = "", b""
         visit.lent, visit.max_age_set, visit.rewrite = {}, False, False
-        visit.status, visit.regenerated = Status.OPEN, True
+        visit.status, visit.regenerated = "open", True
 
     def destroy(self, visit: Visit) -> None:
         """Delete the session from the store now."""
@@ -186,7 +186,7 @@ class Lifecycle:
         if visit.old is not None:
             self.store.delete(visit.old.id)
             log.debug("session %s destroyed", Shown(visit.old.id))
-        visit.status, visit.seen, visit.old, visit.user = Status.DESTROYED, b"", None, None
+        visit.status, visit.seen, visit.old, visit.user = "destroyed", b"", None, None
         visit.data, visit.lent, visit.regenerated, visit.send = {}, {}, False, False
 
     def save(self, visit: Visit) -> None:
@@ -264,7 +264,7 @@ class Lifecycle:
         Raises:
             StoreUnavailable, SessionConflict, SessionTooLarge, TypeError: nothing more was stored.
         """
-        if visit.status is Status.DESTROYED:
+        if visit.status == "destroyed":
             log.debug("cookie %s", "removed: destroyed" if visit.carried else "not sent: destroyed, and there was none")
             return cookies.remove(self.name, visit.cookie, visit.https) if visit.carried else None
         try:
@@ -436,13 +436,13 @@ class Lifecycle:
     # Small things
 
     def _gone(self, visit: Visit, id: str) -> NoReturn:
-        visit.status, visit.seen = Status.GONE, b""
+        visit.status, visit.seen = "gone", b""
         raise SessionGone(f"session {handle_of(id)} ended while this request held it")
 
     def _must_be_open(self, visit: Visit) -> None:
-        if visit.status is Status.DESTROYED:
+        if visit.status == "destroyed":
             raise SessionGone("this session was destroyed: call regenerate() to start an empty one")
-        if visit.status is Status.GONE:
+        if visit.status == "gone":
             raise SessionGone(f"session {handle_of(visit.id)} has ended: call regenerate() to start an empty one")
 
     def _not_in_transaction(self, visit: Visit, verb: str) -> None:

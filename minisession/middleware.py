@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .errors import SessionConflict, StoreUnavailable
 from .lifecycle import Lifecycle, new_id
-from .session import Phase, Session
+from .session import Session
 from .stores.base import Store
 from .stores.memory import MemoryStore
 from .wire.cookies import Cookie, check_name, check_seconds
@@ -149,12 +149,13 @@ class SessionMiddleware:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""
-        outer = environ.get(self._mark)
-        if isinstance(outer, Session) and outer._phase is not Phase.CLOSED:
-            return self.app(environ, start_response)  # a second middleware of this name is one too many
+        if self._mark in environ:
+            outer = environ[self._mark]
+            if isinstance(outer, Session) and outer._phase != "closed":
+                return self.app(environ, start_response)  # a second middleware of this name is one too many
         session = Session(self._lifecycle, environ)
         environ[KEY] = environ[self._mark] = session
-        response = Response(self._lifecycle, session, start_response, head=environ.get("REQUEST_METHOD") == "HEAD")
+        response = Response(self._lifecycle, session, start_response, environ)
         body: Any = None
         try:
             body = self.app(environ, response.start)
@@ -181,22 +182,17 @@ class Response:
     Also the iterable that the server gets for a streaming body.
     """
 
-    __slots__ = (
-        *("_body", "_chunks", "_cookie", "_failed", "_head", "_headers"),
-        *("_lifecycle", "_server", "_session", "_status", "_write", "sent"),
-    )
+    sent = False  # the server has the headers
+    _status: str | None = None
+    _headers: list[tuple[str, str]]
+    _write: Callable[[bytes], object] | None = None
+    _cookie: str | None = None
+    _body: Any = None
+    _chunks: Iterator[bytes] = iter(())
+    _failed = False
 
-    def __init__(self, lifecycle: Lifecycle, session: Session, server: StartResponse, *, head: bool) -> None:
-        self._lifecycle, self._session, self._server = lifecycle, session, server
-        self._head = head  # a body would be taken for the next response
-        self._status: str | None = None
-        self._headers: list[tuple[str, str]] = []
-        self._write: Callable[[bytes], object] | None = None
-        self._cookie: str | None = None
-        self._body: Any = None
-        self._chunks: Iterator[bytes] = iter(())
-        self._failed = False
-        self.sent = False  # the server has the headers
+    def __init__(self, lifecycle: Lifecycle, session: Session, server: StartResponse, environ: dict[str, Any]) -> None:
+        self._lifecycle, self._session, self._server, self._environ = lifecycle, session, server, environ
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
         """Be the app's ``start_response``."""
@@ -220,22 +216,18 @@ class Response:
         """Commit the session, then hand the headers to the server; once."""
         if self.sent or self._status is None:  # an app that started no response: the server will say so
             return
-        self._cookie = self._commit()
-        self.sent = True
-        self._session._phase = Phase.STREAMING
-        self._write = self._server(self._status, self._dressed(self._headers))
-
-    def _commit(self) -> str | None:
         session = self._session
-        if session._visit is None:
-            if not self._lifecycle.always:
-                return None
+        if session._visit is not None:
+            self._cookie = self._lifecycle.commit(session._visit)
+        elif self._lifecycle.always:
             try:
-                return self._lifecycle.commit(session._look())
+                self._cookie = self._lifecycle.commit(session._look())
             except (StoreUnavailable, SessionConflict) as error:  # the app does not use it, and never notices
                 log.warning("session left alone: %s", error)
-                return None
-        return self._lifecycle.commit(session._look())
+        self.sent = True
+        session._phase = "streaming"
+        headers = self._headers if session._visit is None else self._dressed(self._headers)
+        self._write = self._server(self._status, headers)
 
     def _dressed(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the app's headers with ours; the app's own list stays as it is."""
@@ -296,14 +288,14 @@ class Response:
     def end(self) -> None:
         """Be done: store late changes, unless the body failed; refuse later ones."""
         visit = self._session._visit
-        if visit is not None and self._session._phase is not Phase.CLOSED:
+        if visit is not None and self._session._phase != "closed":
             if not self._failed and self._status is not None:
                 try:
                     self._lifecycle.commit_late(visit)
                 except Exception as error:
                     log.error("changes made after the headers were not stored: %s: %s", type(error).__name__, error)
             visit.environ = {}
-        self._session._phase = Phase.CLOSED
+        self._session._phase = "closed"
         self._session._environ = None  # environ holds the session: break the cycle
 
     def abandon(self, body: Any) -> None:
@@ -329,7 +321,8 @@ class Response:
                 ("Retry-After", str(RETRY_AFTER)),
             ],
         )
-        return [] if self._head else [text]
+        head = self._environ.get("REQUEST_METHOD") == "HEAD"  # a body would be taken for the next response
+        return [] if head else [text]
 
 
 def _vary_on_cookie(headers: list[tuple[str, str]]) -> None:

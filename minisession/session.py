@@ -11,31 +11,22 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from .errors import SessionError
 from .expiry import moment
 from .wire.cookies import Cookie, check_seconds
-from .wire.record import RESERVED, canonical, check, check_nested
+from .wire.record import RESERVED, canonical, check, check_again
 
 T = TypeVar("T")
 JSON = Any  # None, bool, int, float, str, and lists and str-keyed dicts of them: what `check` lets through
 
 
-class Status(enum.Enum):
-    """Whether there is still a session to work on."""
+Status = Literal["open", "gone", "destroyed"]
+"""Whether there is still a session to work on: gone is ended by somebody else, destroyed by this request."""
 
-    OPEN = "open"
-    GONE = "gone"  # ended by somebody else, and found out
-    DESTROYED = "destroyed"  # ended by this request
-
-
-class Phase(enum.IntEnum):
-    """How far the response is."""
-
-    OPEN = 0  # headers can still be added
-    STREAMING = 1  # headers are out, the body is not
-    CLOSED = 2
+Phase = Literal["open", "streaming", "closed"]
+"""How far the response is: headers can still be added; they are out, and the body is not; both are."""
 
 
 class Unset(enum.Enum):
@@ -58,50 +49,28 @@ class Replaced(NamedTuple):
 class Visit:
     """What one request knows of its session; plain values."""
 
-    __slots__ = (
-        "carried",
-        "cookie",
-        "created",
-        "data",
-        "environ",
-        "expires_at",
-        "https",
-        "id",
-        "lent",
-        "max_age",
-        "max_age_set",
-        "old",
-        "regenerated",
-        "rewrite",
-        "seen",
-        "send",
-        "status",
-        "stored",
-        "transacting",
-        "user",
-    )
+    carried = False  # the request sent a cookie of our name, good or bad
+    status: Status = "open"
+    id = ""  # made when somebody asks
+    seen = b""  # the stored bytes as last seen; empty: nothing is stored, or a tombstone
+    expires_at = 0.0  # Unix seconds, of what is stored
+    max_age_set = False
+    user: str | None = None
+    old: Replaced | None = None
+    regenerated = False
+    rewrite = False  # the record lacks something that it must have
+    send = False  # the browser is owed a cookie...
+    stored = False  # ...once this request has stored or touched the session
+    transacting = False
 
     def __init__(self, environ: dict[str, Any], cookie: Cookie, https: bool, now: float) -> None:
         self.environ = environ
         self.cookie = cookie  # as configured for this request
         self.https = https
-        self.carried = False  # the request sent a cookie of our name, good or bad
-        self.status = Status.OPEN
-        self.id = ""  # made when somebody asks
-        self.seen = b""  # the stored bytes as last seen; empty: nothing is stored, or a tombstone
-        self.expires_at = 0.0  # Unix seconds, of what is stored
         self.data: dict[str, JSON] = {}
-        self.lent: dict[str, str | None] = {}  # key: its JSON text before it could be changed
+        self.lent: dict[str, str | None] = {}  # key: its text before it could be changed; None: absent
         self.max_age = cookie.max_age  # seconds
-        self.max_age_set = False
         self.created = now
-        self.user: str | None = None
-        self.old: Replaced | None = None
-        self.regenerated = False
-        self.rewrite = False  # the record lacks something that it must have
-        self.send = False  # the browser is owed a cookie...
-        self.stored = False  # ...once this request has stored or touched the session
-        self.transacting = False
 
     def lend(self, key: str) -> None:
         """Remember what ``key`` is, before it is changed or a changeable value leaves our hands."""
@@ -115,7 +84,7 @@ class Visit:
                 if before is not None:
                     return True
                 continue
-            check_nested(key, self.data[key])
+            check_again(key, self.data[key])
             if canonical(self.data[key]) != before:
                 return True
         return False
@@ -213,13 +182,13 @@ class Session(MutableMapping[str, JSON]):
     changes are noticed without a flag.  What was changed is stored when the response headers go out.
     """
 
-    __slots__ = ("_environ", "_phase", "_verbs", "_visit")
+    __slots__ = ("_environ", "_phase", "_verbs", "_visit")  # so that session.key = value is an error
 
     def __init__(self, verbs: _Verbs, environ: dict[str, Any]) -> None:
         self._verbs = verbs
         self._environ: dict[str, Any] | None = environ
         self._visit: Visit | None = None
-        self._phase = Phase.OPEN
+        self._phase: Phase = "open"
 
     # The mapping
 
@@ -347,7 +316,7 @@ class Session(MutableMapping[str, JSON]):
             SessionError: it is new, and the response headers are out.
         """
         visit = self._look()
-        if not visit.seen and visit.status is Status.OPEN:
+        if not visit.seen and visit.status == "open":
             self._before_headers("a new session's cookie can no longer reach the browser")
         self._verbs.save(visit)
 
@@ -398,16 +367,16 @@ class Session(MutableMapping[str, JSON]):
 
     def _writable(self) -> Visit:
         visit = self._look()
-        if self._phase is Phase.CLOSED:
+        if self._phase == "closed":
             raise SessionError("the response is complete: change the session before the body ends")
-        if visit.status is Status.DESTROYED:
+        if visit.status == "destroyed":
             raise SessionError("this session was destroyed: call regenerate() to start an empty one")
         if not visit.seen:
             self._before_headers("a session that is new now cannot reach the browser")
         return visit
 
     def _before_headers(self, why: str) -> None:
-        if self._phase is not Phase.OPEN:
+        if self._phase != "open":
             raise SessionError(f"the response headers are out, and {why}: do it before the first byte of the body")
 
     def _stored_ids(self) -> set[str]:
@@ -419,6 +388,6 @@ class Session(MutableMapping[str, JSON]):
         visit = self._visit
         if visit is None:
             return "<Session, not looked at>"
-        if visit.status is not Status.OPEN:
-            return f"<Session, {visit.status.value}>"
+        if visit.status != "open":
+            return f"<Session, {visit.status}>"
         return f"<Session {handle_of(visit.id) if visit.seen else 'new'}>"

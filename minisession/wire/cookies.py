@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import format_datetime
 from functools import lru_cache
 from http.cookies import CookieError, Morsel
@@ -61,6 +60,7 @@ class Cookie:
     samesite: str | None = "Lax"
     partitioned: bool = False
     priority: str | None = None
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.max_age is not None:
@@ -90,6 +90,10 @@ class Cookie:
             raise ValueError(f"partitioned=True with secure={self.secure!r}: browsers refuse it; set secure=True")
         if self.partitioned and self.samesite == "Strict":
             _warn('partitioned=True with samesite="Strict": the cookie is never sent where it would be partitioned')
+        object.__setattr__(self, "_hash", hash(tuple(vars(self).values())))
+
+    def __hash__(self) -> int:
+        return self._hash  # computed once: what is rendered of a cookie is looked up by it
 
     def _set_word(self, name: str, words: tuple[str, ...]) -> None:
         got = getattr(self, name)
@@ -147,32 +151,36 @@ def check_name(name: Any) -> None:
         raise ValueError(f"name={name!r} is the name of a cookie attribute; choose another") from None
 
 
-def read(header: str, name: str) -> Iterator[str]:
-    """Yield the values that a ``Cookie`` header has for ``name``, decoded, in its order; at most 16.
+def read(header: str, name: str) -> list[str]:
+    """Return the values that a ``Cookie`` header has for ``name``, decoded, in its order; at most 16.
 
     Any text is fine and the time is linear in its length.  One pair of quotes is dropped; escapes
     inside quotes are not decoded; text that is no valid percent-encoding stays as it is.
     """
+    values: list[str] = []
     if name not in header:
-        return
-    found = 0
+        return values
     for pair in header.split(";"):
+        if name not in pair:
+            continue
         key, equals, value = pair.partition("=")
         # Not str.strip(): it also drops \x85 and \xa0, which no browser does.
-        if not equals or key.strip(" \t") != name:
-            continue
-        value = value.strip(" \t")
-        if len(value) > 1 and value[0] == value[-1] == '"':
-            value = value[1:-1]
-        yield _decode(value)
-        found += 1
-        if found == MAX_READ:
-            return
+        if equals and key.strip(" \t") == name:
+            value = value.strip(" \t")
+            if len(value) > 1 and value[0] == value[-1] == '"':
+                value = value[1:-1]
+            values.append(_decode(value))
+            if len(values) == MAX_READ:
+                break
+    return values
 
 
 def _decode(value: str) -> str:
     """Decode like JavaScript's decodeURIComponent, and keep the text where that would throw."""
-    if "%" not in value or _BAD_ESCAPE.search(value):
+    plain = value.replace("%3A", ":").replace("%2F", "/").replace("%2B", "+")  # all that is in ours, as a rule
+    if "%" not in plain:
+        return plain
+    if _BAD_ESCAPE.search(value):
         return value
     try:
         return unquote(value, errors="strict")
@@ -186,7 +194,10 @@ def pair(name: str, value: str) -> str:
     Raises:
         ValueError: it is longer than browsers keep.
     """
-    text = f"{name}={quote(value, safe=_UNESCAPED)}"
+    if _OURS.match(value):
+        text = f"{name}={value.replace(':', '%3A').replace('/', '%2F').replace('+', '%2B')}"
+    else:
+        text = f"{name}={quote(value, safe=_UNESCAPED)}"
     if len(text) > MAX_PAIR:
         raise ValueError(
             f"the cookie {name[:80]!r} would have {len(text)} bytes, browsers keep {MAX_PAIR}: shorten the id"
@@ -213,6 +224,7 @@ def remove(name: str, cookie: Cookie, https: bool) -> str:
 
 
 _MOST_SECONDS = 1e297  # milliseconds of it are still a number
+_OURS = re.compile(r"[A-Za-z0-9_.:/+-]*\Z")  # for which `quote` is a detour
 _UNESCAPED = "!*'()"  # what JavaScript's encodeURIComponent leaves, beyond what quote() does
 
 

@@ -32,6 +32,7 @@ EXPRESS_DROPS = frozenset(
 
 MAX_DEPTH = 200  # levels of lists and dicts; deeper values run into interpreters' recursion limits
 MAX_INT_BITS = 14_000  # about 4,200 digits; CPython refuses to read integers of more than 4,300
+LONGEST_INT = 4_200  # bytes; a shorter record has no longer integer
 
 
 class Record(NamedTuple):
@@ -85,11 +86,12 @@ def decode(data: bytes) -> Record:
         raise ValueError("created is not a time")
     if not (user is None or (isinstance(user, str) and user and not _SURROGATE.search(user))):
         raise ValueError("user is not text")
-    try:
-        for key, value in members.items():
-            _check(value, (key,))
-    except TypeError:
-        raise ValueError("too deep, or with integers too long, to be stored again") from None
+    if len(data) > LONGEST_INT or data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+        try:
+            for key, value in members.items():
+                check_again(key, value)
+        except TypeError:
+            raise ValueError("too deep, or with integers too long, to be stored again") from None
     return Record(members, None if max_age is None else max_age / 1000, created, user)
 
 
@@ -100,24 +102,26 @@ def encode(record: Record, cookie: Cookie, https: bool, expires_at: float) -> by
         TypeError: a value is not what JSON holds; the message names the key, the type and the mend.
     """
     for key, value in list(record.data.items()):
-        check_nested(key, value)
+        check_again(key, value)
     before, after = _attributes(cookie, https)
     age, expires = "null", "null"
     if record.max_age is not None:
         age = _number(max(1, round(record.max_age * 1000)))
         expires = f'"{moment(expires_at).isoformat(timespec="milliseconds")[:-6]}Z"'
-    ours: dict[str, Any] = {}
-    if record.created is not None:
-        ours["created"] = _whole(round(record.created, 3))
+    ours = "" if record.created is None else f'"created":{_number(round(record.created, 3))}'
     if record.user is not None:
-        ours["user"] = record.user
-    data = _encoder.encode(record.data)
+        ours += f'{"," if ours else ""}"user":{_encoder.encode(record.user)}'
     head = f'{{"cookie":{{"originalMaxAge":{age},{before}"expires":{expires},{after}}}'
-    return _utf8(f'{head},"minisession":{_encoder.encode(ours)}{"," if record.data else ""}{data[1:]}')
+    data = _encoder.encode(record.data)[1:]
+    return _utf8(f'{head},"minisession":{{{ours}}}{"," if record.data else ""}{data}')
 
 
 def canonical(value: Any) -> str:
-    """Return the JSON text that two values share exactly if they mean the same."""
+    """Return the text that two values share exactly if they mean the same."""
+    if isinstance(value, str):
+        return '"' + value  # no other value's text begins so; escapes would tell no more
+    if type(value) is int or type(value) is float:
+        return repr(value)
     return _sorting.encode(value)
 
 
@@ -127,6 +131,8 @@ def check(key: str, value: Any) -> None:
     Raises:
         TypeError: it does not; the message names where, the type and the mend.
     """
+    if _fits(value, MAX_DEPTH):
+        return
     _check(value, (key,))
     try:
         _encoder.encode(value).encode()
@@ -134,10 +140,33 @@ def check(key: str, value: Any) -> None:
         raise _unfit((key,), "text with half a surrogate pair", "drop it: .encode(errors='ignore').decode()") from None
 
 
-def check_nested(key: str, value: Any) -> None:
-    """Check again what can have changed since it was assigned: a list or a dict."""
-    if isinstance(value, (list, dict)):
+def check_again(key: str, value: Any) -> None:
+    """Check what came from the store, or may have changed since it was assigned; half pairs are Express'."""
+    if not _fits(value, MAX_DEPTH):
         _check(value, (key,))
+
+
+def _fits(value: Any, depth: int) -> bool:
+    """Tell, quickly, whether a value is fit; why one is not, `_check` tells."""
+    if isinstance(value, str):
+        return value.isascii() or not _SURROGATE.search(value)
+    if isinstance(value, int):
+        return value.bit_length() <= MAX_INT_BITS
+    if value is None:
+        return True
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, list) and depth:
+        for item in value:  # noqa: SIM110  # all() of a generator takes twice as long
+            if not _fits(item, depth - 1):
+                return False
+        return True
+    if isinstance(value, dict) and depth:
+        for name, item in value.items():
+            if not isinstance(name, str) or not _fits(name, 0) or not _fits(item, depth - 1):
+                return False
+        return True
+    return False
 
 
 def _check(value: Any, path: tuple[str | int, ...]) -> None:

@@ -6,20 +6,13 @@ every secret verifies.  Percent-encoding belongs to `cookies`.
 
 from __future__ import annotations
 
-import hmac
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Iterable
-from typing import NamedTuple
+from hashlib import sha256
+from hmac import compare_digest
 
 MAX_ID = 255  # characters; a longer id was not issued by us, and is not worth an HMAC
 _SIGNATURE = 43  # characters of base64 for SHA-256's 32 bytes, without "="
-
-
-class Verified(NamedTuple):
-    """An id whose signature is right; ``current`` if the first secret made it."""
-
-    id: str
-    current: bool
 
 
 class Signer:
@@ -34,21 +27,22 @@ class Signer:
             secrets = [secrets]
         if not isinstance(secrets, Iterable):
             raise TypeError(f"secret must be str, bytes or a sequence of them, not {type(secrets).__name__}")
-        self._keys = [_key(secret) for secret in secrets]
-        if not self._keys:
+        keys = [_key(secret) for secret in secrets]
+        if not keys:
             raise ValueError("secret is an empty sequence; give at least one secret")
-
-    @property
-    def shortest(self) -> int:
+        self.shortest = min(map(len, keys))
         """The length of the shortest secret, in bytes."""
-        return min(map(len, self._keys))
+        self._macs = [_Mac(key) for key in keys]
 
     def sign(self, id: str) -> str:
         """Return ``s:<id>.<signature>``."""
-        return f"s:{id}.{_signature(self._keys[0], id.encode()).decode()}"
+        return f"s:{id}.{self._macs[0].of(id.encode()).decode()}"
 
-    def verify(self, value: str) -> Verified | None:
-        """Return the id in a signed value, or None; never raises, whatever ``value`` holds."""
+    def verify(self, value: str) -> tuple[str, bool] | None:
+        """Return the id in a signed value, and whether the first secret signed it; or None.
+
+        Never raises, whatever ``value`` holds.
+        """
         id, dot, signature = value[2:].rpartition(".")
         if not value.startswith("s:") or not dot:
             return None
@@ -60,10 +54,31 @@ class Signer:
             return None
         # The encoded forms are compared: 4 last characters decode to the same 32 bytes.
         given = signature.encode()
-        for index, key in enumerate(self._keys):
-            if hmac.compare_digest(_signature(key, text), given):
-                return Verified(id, index == 0)
+        for mac in self._macs:
+            if compare_digest(mac.of(text), given):
+                return id, mac is self._macs[0]
         return None
+
+
+class _Mac:
+    """HMAC-SHA256 under one key (RFC 2104), in base64 without padding.
+
+    Both of its hashes begin with a block that is the key's alone.  That is hashed once and then copied,
+    which takes half the time of `hmac.digest`.
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        block = (key if len(key) <= 64 else sha256(key).digest()).ljust(64, b"\0")
+        self._inner = sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def of(self, message: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return b2a_base64(outer.digest(), newline=False)[:_SIGNATURE]
 
 
 def _key(secret: str | bytes) -> bytes:
@@ -75,7 +90,3 @@ def _key(secret: str | bytes) -> bytes:
         return secret.encode() if isinstance(secret, str) else secret
     except UnicodeEncodeError:
         raise ValueError("secret does not encode as UTF-8; give it as bytes") from None
-
-
-def _signature(key: bytes, id: bytes) -> bytes:
-    return b64encode(hmac.digest(key, id, "sha256")).rstrip(b"=")
