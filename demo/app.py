@@ -13,7 +13,7 @@ import os
 import secrets
 from functools import partial
 
-from minisession import Cookie, SessionMiddleware
+from minisession import Cookie, CrossOriginProtection, SessionMiddleware
 
 from . import pages, views
 from .router import Router
@@ -47,4 +47,4 @@ router = Router(
     error=views.error,
 )
 
-app = SessionMiddleware(router, secret=secret(), name=COOKIE_NAME, cookie=COOKIE)
+app = CrossOriginProtection(SessionMiddleware(router, secret=secret(), name=COOKIE_NAME, cookie=COOKIE))

@@ -90,14 +90,15 @@ def logout(request: Request) -> Response:
     """End the session, if that is what its user asked for.
 
     GET works because people link and type it.  So a GET that nobody may have meant must not: one that
-    fetches ahead, or comes from another site, gets a button instead.  (Browsers send Sec-Fetch-Site
-    over https and to this very machine only.)
+    fetches ahead, or comes from another origin, gets a button instead.  (Browsers send Sec-Fetch-Site
+    over https and to this very machine only.)  A POST from elsewhere does not get here: see app.py.
     """
     environ = request.environ
     if environ["REQUEST_METHOD"] == "HEAD":
         return views.redirect("/login")
     ahead = any("prefetch" in environ.get(header, "").lower() for header in PREFETCH)
-    if environ["REQUEST_METHOD"] == "GET" and (ahead or environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"):
+    meant = environ.get("HTTP_SEC_FETCH_SITE", "none") in ("same-origin", "none")  # ours, or typed
+    if environ["REQUEST_METHOD"] == "GET" and (ahead or not meant):
         return views.page("logout", "Log out?")
     get_session(environ).destroy()
     return views.redirect("/login")

@@ -1,8 +1,9 @@
 """Server-side sessions for any WSGI app, wire-compatible with Node's express-session.
 
-See `SessionMiddleware` and `get_session`; the rest is what they need.
+See `SessionMiddleware` and `get_session`; the rest is what they need, and `CrossOriginProtection`.
 """
 
+from .crossorigin import CrossOriginProtection
 from .errors import SessionConflict, SessionError, SessionGone, SessionTooLarge, StoreUnavailable
 from .middleware import SessionMiddleware, get_session
 from .session import Session
@@ -13,6 +14,7 @@ from .wire.cookies import Cookie
 
 __all__ = [
     "Cookie",
+    "CrossOriginProtection",
     "ListingStore",
     "MemoryStore",
     "Session",

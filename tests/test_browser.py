@@ -177,6 +177,22 @@ def test_in_a_browser_a_link_from_another_site_does_not_log_out(page: Any, addre
     assert page.context.cookies() == []
 
 
+def test_in_a_browser_another_sites_form_logs_nobody_in(page: Any, address: str) -> None:
+    """Login CSRF, with the headers that Chromium sends of itself."""
+    elsewhere = address.replace("127.0.0.1", "localhost")
+    fields = '<input name="username" value="admin"><input name="password" value="letmein">'
+    form = f'<form method="post" action="{address}/login">{fields}<button>Win!</button></form>'
+    page.route(f"{elsewhere}/**", lambda route: route.fulfill(body=form, content_type="text/html"))
+    page.goto(elsewhere)
+
+    with page.expect_response(f"{address}/login") as refused:
+        click(page, "button", "Win!")
+
+    assert refused.value.status == 403
+    assert "another site" in page.inner_text("body")
+    assert page.context.cookies() == []
+
+
 def test_the_default_cookie_works_in_development_over_plain_http(page: Any) -> None:
     """It is Secure; Chromium keeps and sends such cookies for http://127.0.0.1, so nothing needs to be turned off."""
 

@@ -203,11 +203,13 @@ def test_who_is_logged_in_and_types_a_wrong_password_is_told() -> None:
         {"Sec-Purpose": "prefetch"},
         {"Sec-Purpose": "prefetch;prerender"},
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate"},
+        {"Sec-Fetch-Site": "same-origin, cross-site"},
     ],
     ids=lambda header: " ".join(header.values()),
 )
 def test_a_logout_that_nobody_may_have_meant_gets_a_button_instead(header: dict[str, str]) -> None:
-    """A browser that fetches ahead must log nobody out, and no more must a link on another site."""
+    """A browser that fetches ahead must log nobody out, and no more must a link on another site or subdomain."""
     client = visitor()
     log_in(client)
 
@@ -221,6 +223,17 @@ def test_a_logout_that_nobody_may_have_meant_gets_a_button_instead(header: dict[
     assert not is_logged_in(client)
 
 
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_a_link_of_our_own_and_a_typed_address_log_out(site: str) -> None:
+    """A bookmark is "none"."""
+    client = visitor()
+    log_in(client)
+
+    client.get("/logout", headers={"Sec-Fetch-Site": site}, status=303)
+
+    assert not is_logged_in(client)
+
+
 def test_head_logs_nobody_out() -> None:
     """Link checkers and previews ask so."""
     client = visitor()
@@ -229,6 +242,40 @@ def test_head_logs_nobody_out() -> None:
     answer = client.head("/logout", status=303)
 
     assert "Set-Cookie" not in answer.headers
+    assert is_logged_in(client)
+
+
+# Other sites
+
+
+OTHERS = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Origin": "https://attacker.example"},
+    {"Origin": "null"},
+]
+
+
+@pytest.mark.parametrize("header", OTHERS, ids=str)
+def test_another_site_logs_nobody_in(header: dict[str, str]) -> None:
+    """Login CSRF: what victims then typed or bought would be in the attacker's account."""
+    client = visitor()
+
+    refused = client.post("/login", ADMIN, headers=header, status=403)
+
+    assert "Set-Cookie" not in refused.headers
+    client.post("/login", ADMIN, headers={"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}, status=303)
+    assert is_logged_in(client)
+
+
+@pytest.mark.parametrize("header", OTHERS, ids=str)
+def test_another_site_logs_nobody_out(header: dict[str, str]) -> None:
+    """Nor by a form that sends itself, which a link's question would not stop."""
+    client = visitor()
+    log_in(client)
+
+    client.post("/logout", headers=header, status=403)
+
     assert is_logged_in(client)
 
 

@@ -34,7 +34,10 @@ MAY_IMPORT = {
     "middleware": {
         *("lifecycle", "session", "errors", "stores.base", "stores.memory", "wire.cookies", "wire.signing"),
     },
-    "__init__": {"middleware", "session", "users", "errors", "stores.base", "stores.memory", "wire.cookies"},
+    "crossorigin": set[str](),
+    "__init__": {
+        *("crossorigin", "middleware", "session", "users", "errors", "stores.base", "stores.memory", "wire.cookies"),
+    },
 }
 
 
