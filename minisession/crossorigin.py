@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from .limited import Limited
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
@@ -18,8 +20,6 @@ REFUSAL = b"403 Forbidden: another site's page sent this request. Open the page 
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?", re.ASCII | re.IGNORECASE)
 _DEFAULT_PORT = {"http": ":80", "https": ":443"}
-
-log = logging.getLogger("minisession")
 
 
 class CrossOriginProtection:
@@ -48,15 +48,16 @@ class CrossOriginProtection:
         self.app = app
         self._trusted = frozenset(map(_origin, _texts("trusted_origins", trusted_origins)))
         self._exempt = frozenset(map(_path, _texts("exempt", exempt)))
+        self._tell = Limited(logging.getLogger("minisession"))
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""
         if environ["REQUEST_METHOD"] in SAFE or not is_cross_origin(environ) or self._is_excepted(environ):
             return self.app(environ, start_response)
-        log.info(
-            "403 for a cross-origin request: Sec-Fetch-Site %.80a, Origin %.80a, Host %.80a",
+        self._tell(
+            logging.INFO, "403 for a cross-origin request: Sec-Fetch-Site %.80a, Origin %.80a, Host %.80a",
             *map(environ.get, ("HTTP_SEC_FETCH_SITE", "HTTP_ORIGIN", "HTTP_HOST")),
-        )
+        )  # fmt: skip
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(REFUSAL)))]
         start_response("403 Forbidden", headers)
         return [REFUSAL]

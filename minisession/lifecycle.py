@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 from . import expiry
 from .errors import SessionConflict, SessionError, SessionGone, SessionTooLarge, StoreUnavailable
+from .limited import Limited
 from .merge import merge
 from .session import UNSET, Replaced, Shown, Unset, Visit, handle_of
 from .stores.base import TOMBSTONE, Store, Stored
@@ -31,6 +32,8 @@ TOMBSTONE_LIFE = 15  # seconds: longer than requests that were under way when th
 MAX_LOADS = 3  # verified cookies of one request that the store is asked about
 MAX_TRIES = 32  # lost compare-and-sets in a row before it is a conflict
 MAX_IDS = 8  # taken ids in a row before genid is at fault
+NEW = "is new"
+STARTS_ANEW = "has a max_age, which starts anew"
 
 log = logging.getLogger("minisession")
 
@@ -69,6 +72,7 @@ class Lifecycle:
         self.always = resave or save_uninitialized or rolling
         self.adopting = threading.Lock()
         self._said: set[str] = set()
+        self.tell = Limited(log)  # for what anybody can cause; what live sessions do is logged in full
 
     # Opening
 
@@ -87,42 +91,48 @@ class Lifecycle:
             if stored is not None and found is not None:
                 visit.id = id
                 self._take(visit, stored, found)
-                visit.send = not current  # the browser gets it again, signed by the first secret
-                log.debug("session %s loaded", Shown(id))
+                visit.send = "" if current else "was signed by an older secret"
+                _debug("session %s loaded", id)
                 return visit
             if stored is not None and stored.data == TOMBSTONE:
                 buried = id
         if buried is not None:
             visit.id, visit.status = buried, "gone"
-            log.debug("session %s ended a moment ago: this request has none", Shown(buried))
+            self.tell(logging.DEBUG, "session %s ended a moment ago: this request has none", Shown(buried))
         return visit
 
     def _verified(self, visit: Visit) -> Iterator[tuple[str, bool]]:
         header = visit.environ.get("HTTP_COOKIE")
+        values = cookies.read(header, self.name) if isinstance(header, str) else iter(())
+        if log.isEnabledFor(logging.INFO):  # else those after the right one, mostly the first, are not read
+            several = list(values)
+            values = iter(several)
+            if len(several) > 1:  # a sibling domain's doing, or a Path or Domain that was another once
+                self.tell(logging.INFO, "duplicate: %d cookies %s; the first good one counts", len(several), self.name)
         asked: set[str] = set()
-        for value in cookies.read(header, self.name) if isinstance(header, str) else ():
+        for value in values:
             visit.carried = True
             verified = self.signer.verify(value)
             if verified is None:
-                log.debug("cookie ignored: its signature does not verify")
+                self.tell(logging.DEBUG, "cookie ignored: its signature does not verify")
             elif verified[0] not in asked:
                 asked.add(verified[0])
                 yield verified
                 if len(asked) == MAX_LOADS:
                     return
         if not visit.carried:
-            log.debug("new session: the request has no cookie %s", self.name)
+            self.tell(logging.DEBUG, "new session: the request has no cookie %s", self.name)
 
     def _read(self, id: str, stored: Stored | None) -> Record | None:
         """Return a live session's record; None for what is absent, ended or not ours."""
         if stored is None:
-            log.debug("session %s is not in the store", Shown(id))
+            self.tell(logging.DEBUG, "session %s is not in the store", Shown(id))
             return None
         if stored.data == TOMBSTONE:
             return None
         if len(stored.data) > self.max_bytes:
-            log.warning(
-                "session %s not loaded: its record has %d bytes, max_bytes is %d",
+            self.tell(
+                logging.WARNING, "session %s not loaded: its record has %d bytes, max_bytes is %d",
                 Shown(id), len(stored.data), self.max_bytes,
             )  # fmt: skip
             return None
@@ -130,10 +140,10 @@ class Lifecycle:
             found = record.decode(stored.data)
         except ValueError as error:
             why = type(error).__name__ if type(error) is not ValueError else error
-            log.warning("session %s not loaded: its record is not a session (%s)", Shown(id), why)
+            self.tell(logging.WARNING, "session %s not loaded: its record is not a session (%s)", Shown(id), why)
             return None
         if found.created is not None and self._ends(found.created) <= self.now():
-            log.debug("session %s is over its absolute timeout", Shown(id))
+            self.tell(logging.DEBUG, "session %s is over its absolute timeout", Shown(id))
             return None
         return found
 
@@ -182,12 +192,12 @@ class Lifecycle:
         self._not_in_transaction(visit, "destroy")
         if visit.seen:
             self.store.delete(visit.id)
-            log.debug("session %s destroyed", Shown(visit.id))
+            _debug("session %s destroyed", visit.id)
         if visit.old is not None:
             self.store.delete(visit.old.id)
-            log.debug("session %s destroyed", Shown(visit.old.id))
+            _debug("session %s destroyed", visit.old.id)
         visit.status, visit.seen, visit.old, visit.user = "destroyed", b"", None, None
-        visit.data, visit.lent, visit.regenerated, visit.send = {}, {}, False, False
+        visit.data, visit.lent, visit.regenerated, visit.send = {}, {}, False, ""
 
     def save(self, visit: Visit) -> None:
         """Store what there is now."""
@@ -231,7 +241,8 @@ class Lifecycle:
             if not (visit.changed() or visit.max_age_set):
                 return result
             if self._replaced(visit):
-                visit.send = visit.send or visit.max_age is not None
+                if visit.max_age is not None:
+                    visit.send = visit.send or STARTS_ANEW
                 return result
         raise _conflict(visit)
 
@@ -265,25 +276,29 @@ class Lifecycle:
             StoreUnavailable, SessionConflict, SessionTooLarge, TypeError: nothing more was stored.
         """
         if visit.status == "destroyed":
-            log.debug("cookie %s", "removed: destroyed" if visit.carried else "not sent: destroyed, and there was none")
+            what = "removed: destroyed" if visit.carried else "not sent: destroyed, and there was none"
+            self.tell(logging.DEBUG, "cookie %s", what)
             return cookies.remove(self.name, visit.cookie, visit.https) if visit.carried else None
         try:
             self._must_be_open(visit)
             self._store(visit, asked=False)
         except SessionGone as gone:
             if visit.regenerated or visit.lent or visit.data:
-                log.warning("changes not stored, and no cookie sent: %s", gone)
+                self.tell(logging.WARNING, "changes not stored, and no cookie sent: %s", gone)
                 visit.lent, visit.regenerated = {}, False
             return None
         if not visit.stored or not (visit.send or self.rolling):
-            log.debug("cookie not sent: %s", "the browser has it already" if visit.seen else "new and empty")
+            if visit.seen:
+                _debug("cookie of session %s not sent: the browser has it already", visit.id)
+            else:
+                self.tell(logging.DEBUG, "cookie not sent: the session is new and empty")
             return None
         if visit.cookie.secure is True and not visit.https:
             self._warn_once(
                 "a Secure cookie went out over plain http, where browsers keep it for localhost at most:"
                 ' serve over TLS, or use Cookie(secure="auto")'
             )
-        log.debug("cookie sent: session %s", Shown(visit.id))
+        self._log(visit)(logging.DEBUG, "cookie sent: session %s %s", Shown(visit.id), visit.send or "is rolling")
         until = None if visit.max_age is None else visit.expires_at
         return cookies.write(self.name, self.signer.sign(visit.id), visit.cookie, visit.https, self.now(), until)
 
@@ -303,7 +318,8 @@ class Lifecycle:
                 self._create(visit)
         elif visit.changed() or visit.max_age_set:
             self._replace(visit)
-            visit.send = visit.send or visit.max_age is not None
+            if visit.max_age is not None:
+                visit.send = visit.send or STARTS_ANEW
         elif visit.rewrite or (self.resave and not visit.stored):
             self._replace(visit)
         elif asked:
@@ -328,10 +344,10 @@ class Lifecycle:
             try:
                 self.store.delete(id)
             except StoreUnavailable:
-                log.warning("session %s is left over in the store until it expires", Shown(id))
+                self.tell(logging.WARNING, "session %s is left over in the store until it expires", Shown(id))
             raise
-        visit.send, visit.regenerated = True, False
-        log.debug("session %s created", Shown(id))
+        visit.send, visit.regenerated = "has a new id" if visit.regenerated else NEW, False
+        self._log(visit)(logging.DEBUG, "session %s created", Shown(id))
 
     def _bury(self, visit: Visit) -> None:
         """Kill the id that a new one replaces, so that nothing in flight can bring it back."""
@@ -369,10 +385,12 @@ class Lifecycle:
         if not self.store.replace(visit.id, visit.seen, data, expires_at, visit.user):
             return False
         self._stored(visit, data, expires_at)
+        _debug("session %s stored", visit.id)
         return True
 
     def _stored(self, visit: Visit, data: bytes, expires_at: float) -> None:
-        visit.send = visit.send or visit.max_age_set
+        if visit.max_age_set:
+            visit.send = visit.send or "has another max_age"
         visit.seen, visit.expires_at, visit.stored = data, expires_at, True
         visit.max_age_set = visit.rewrite = False
         visit.settle()
@@ -383,7 +401,7 @@ class Lifecycle:
         for _ in self._tries():
             fresh = self._alive(visit)
             if self.store.touch(visit.id, visit.seen, fresh, visit.user):
-                visit.expires_at, visit.stored = fresh, True
+                self._touched(visit, fresh)
                 return
             self._catch_up(visit)
         raise _conflict(visit)
@@ -393,16 +411,21 @@ class Lifecycle:
         owed = not visit.stored and (visit.send or self.rolling)
         fresh = self._alive(visit)
         if not owed and not expiry.touch_is_due(visit.expires_at, fresh, self._lifetime(visit)):
+            _debug("session %s not stored: unchanged", visit.id)
             return
         try:
             if owed:
                 self._touch(visit)
             elif self.store.touch(visit.id, visit.seen, fresh, visit.user):
-                visit.expires_at, visit.stored = fresh, True
+                self._touched(visit, fresh)
             else:
-                log.debug("session %s not touched: another request has just stored or ended it", Shown(visit.id))
+                _debug("session %s not touched: another request has just stored or ended it", visit.id)
         except (StoreUnavailable, SessionConflict) as error:
-            log.warning("session %s not touched: %s", Shown(visit.id), error)
+            self.tell(logging.WARNING, "session %s not touched: %s", Shown(visit.id), error)
+
+    def _touched(self, visit: Visit, expires_at: float) -> None:
+        visit.expires_at, visit.stored = expires_at, True
+        _debug("session %s touched", visit.id)
 
     def _catch_up(self, visit: Visit) -> None:
         """Read again what somebody else has changed, and merge."""
@@ -500,10 +523,20 @@ class Lifecycle:
         forwarded = environ.get("HTTP_X_FORWARDED_PROTO", "") if self.proxy else ""
         return str(forwarded).partition(",")[0].strip().lower() == "https"
 
+    def _log(self, visit: Visit) -> Callable[..., None]:
+        """Return what logs a line about ``visit``: new sessions can be had by the thousand."""
+        return self.tell if visit.send == NEW else log.log
+
     def _warn_once(self, message: str) -> None:
         if message not in self._said:
             self._said.add(message)
             log.warning(message)
+
+
+def _debug(message: str, id: str) -> None:
+    """Log what a live session does; where DEBUG is off, the id is not even hashed."""
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug(message, handle_of(id), stacklevel=2)
 
 
 def _conflict(visit: Visit) -> SessionConflict:

@@ -38,8 +38,6 @@ WEAK_SECRET = 16  # bytes
 
 _END = object()  # what a body that has ended yields
 
-log = logging.getLogger("minisession")
-
 
 def get_session(environ: dict[str, Any]) -> Session:
     """Return the request's session.
@@ -223,7 +221,7 @@ class Response:
             try:
                 self._cookie = self._lifecycle.commit(session._look())
             except (StoreUnavailable, SessionConflict) as error:  # the app does not use it, and never notices
-                log.warning("session left alone: %s", error)
+                self._lifecycle.tell(logging.WARNING, "session left alone: %s", error)
         self.sent = True
         session._phase = "streaming"
         headers = self._headers if session._visit is None else self._dressed(self._headers)
@@ -293,7 +291,7 @@ class Response:
                 try:
                     self._lifecycle.commit_late(visit)
                 except Exception as error:
-                    log.error("changes made after the headers were not stored: %s: %s", type(error).__name__, error)
+                    self._tell_error("changes made after the headers were not stored", error)
             visit.environ = {}
         self._session._phase = "closed"
         self._session._environ = None  # environ holds the session: break the cycle
@@ -305,11 +303,11 @@ class Response:
         try:
             self.close()
         except Exception:
-            log.exception("the app's close() failed, after its response had")
+            self._lifecycle.tell(logging.ERROR, "the app's close() failed, after its response had", exc_info=True)
 
     def unavailable(self, error: Exception) -> list[bytes]:
         """Answer 503 in the app's stead."""
-        log.error("503 Service Unavailable: %s: %s", type(error).__name__, error)
+        self._tell_error("503 Service Unavailable", error)
         text = b"503 Service Unavailable: the session store did not answer. Please try again in a moment.\n"
         self.sent = True
         self._server(
@@ -323,6 +321,9 @@ class Response:
         )
         head = self._environ.get("REQUEST_METHOD") == "HEAD"  # a body would be taken for the next response
         return [] if head else [text]
+
+    def _tell_error(self, what: str, error: Exception) -> None:
+        self._lifecycle.tell(logging.ERROR, f"{what}: %s: %s", type(error).__name__, error)
 
 
 def _vary_on_cookie(headers: list[tuple[str, str]]) -> None:

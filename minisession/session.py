@@ -45,6 +45,9 @@ class Replaced(NamedTuple):
     seen: bytes
     keep: bool  # what others change in it meanwhile moves to the new id
 
+    def __repr__(self) -> str:  # a tuple would show all it has, to logs and error trackers
+        return f"<Replaced {handle_of(self.id)}>"
+
 
 class Visit:
     """What one request knows of its session; plain values."""
@@ -59,7 +62,7 @@ class Visit:
     old: Replaced | None = None
     regenerated = False
     rewrite = False  # the record lacks something that it must have
-    send = False  # the browser is owed a cookie...
+    send = ""  # why the browser is owed a cookie...
     stored = False  # ...once this request has stored or touched the session
     transacting = False
 

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "stores.memory": {"stores.base"},
     "session": {"errors", "expiry", "wire.cookies", "wire.record"},
     "lifecycle": {
-        *("session", "merge", "expiry", "errors", "stores.base"),
+        *("session", "merge", "expiry", "errors", "limited", "stores.base"),
         *("wire", "wire.cookies", "wire.record", "wire.signing"),
     },
     "users": {"session", "expiry", "stores.base", "wire", "wire.record"},
@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "middleware": {
         *("lifecycle", "session", "errors", "stores.base", "stores.memory", "wire.cookies", "wire.signing"),
     },
-    "crossorigin": set[str](),
+    "limited": set[str](),
+    "crossorigin": {"limited"},
     "__init__": {
         *("crossorigin", "middleware", "session", "users", "errors", "stores.base", "stores.memory", "wire.cookies"),
     },

@@ -20,6 +20,9 @@ class Stored(NamedTuple):
     data: bytes
     expires_at: float
 
+    def __repr__(self) -> str:  # a tuple would show the data, to logs and error trackers
+        return f"<Stored, {len(self.data)} bytes>"
+
 
 class Store(Protocol):
     """What `SessionMiddleware` needs of a store.  Every call is atomic, also between processes.

@@ -43,6 +43,9 @@ class Record(NamedTuple):
     created: float | None  # Unix seconds; None in a record that express wrote
     user: str | None
 
+    def __repr__(self) -> str:  # a tuple would show the data, to logs and error trackers
+        return "<Record>"
+
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
