@@ -84,44 +84,45 @@ class Lifecycle:
                 f"the server runs several processes and {type(self.store).__name__} keeps sessions in one:"
                 " visitors will seem logged out at random; use a store that the processes share"
             )
+        asked: list[str] = []
         buried = None
-        for id, current in self._verified(visit):
+        for value in self._cookies(visit):
+            verified = self.signer.verify(value)
+            if verified is None:
+                self.tell(logging.DEBUG, "cookie ignored: its signature does not verify")
+                continue
+            id, current = verified
+            if id in asked:
+                continue
+            asked.append(id)
             stored = self.store.load(id)
             found = self._read(id, stored)
             if stored is not None and found is not None:
                 visit.id = id
                 self._take(visit, stored, found)
-                visit.send = "" if current else "was signed by an older secret"
+                if not current:
+                    visit.send = "was signed by an older secret"
                 _debug("session %s loaded", id)
                 return visit
             if stored is not None and stored.data == TOMBSTONE:
                 buried = id
+            if len(asked) == MAX_LOADS:
+                break
         if buried is not None:
             visit.id, visit.status = buried, "gone"
             self.tell(logging.DEBUG, "session %s ended a moment ago: this request has none", Shown(buried))
         return visit
 
-    def _verified(self, visit: Visit) -> Iterator[tuple[str, bool]]:
+    def _cookies(self, visit: Visit) -> list[str]:
         header = visit.environ.get("HTTP_COOKIE")
-        values = cookies.read(header, self.name) if isinstance(header, str) else iter(())
-        if log.isEnabledFor(logging.INFO):  # else those after the right one, mostly the first, are not read
-            several = list(values)
-            values = iter(several)
-            if len(several) > 1:  # a sibling domain's doing, or a Path or Domain that was another once
-                self.tell(logging.INFO, "duplicate: %d cookies %s; the first good one counts", len(several), self.name)
-        asked: set[str] = set()
-        for value in values:
+        values = cookies.read(header, self.name) if isinstance(header, str) else []
+        if values:
             visit.carried = True
-            verified = self.signer.verify(value)
-            if verified is None:
-                self.tell(logging.DEBUG, "cookie ignored: its signature does not verify")
-            elif verified[0] not in asked:
-                asked.add(verified[0])
-                yield verified
-                if len(asked) == MAX_LOADS:
-                    return
-        if not visit.carried:
+            if len(values) > 1:  # a sibling domain's doing, or a Path or Domain that was another once
+                self.tell(logging.INFO, "duplicate: %d cookies %s; the first good one counts", len(values), self.name)
+        else:
             self.tell(logging.DEBUG, "new session: the request has no cookie %s", self.name)
+        return values
 
     def _read(self, id: str, stored: Stored | None) -> Record | None:
         """Return a live session's record; None for what is absent, ended or not ours."""
@@ -142,7 +143,7 @@ class Lifecycle:
             why = type(error).__name__ if type(error) is not ValueError else error
             self.tell(logging.WARNING, "session %s not loaded: its record is not a session (%s)", Shown(id), why)
             return None
-        if found.created is not None and self._ends(found.created) <= self.now():
+        if self.absolute_timeout and found.created and found.created + self.absolute_timeout <= self.now():
             self.tell(logging.DEBUG, "session %s is over its absolute timeout", Shown(id))
             return None
         return found
@@ -263,7 +264,8 @@ class Lifecycle:
             id.encode()
         except UnicodeEncodeError:
             raise ValueError("genid returned text that does not encode as UTF-8") from None
-        cookies.pair(self.name, f"s:{id}.{'+' * 43}")  # too long is too late once the record is stored
+        if len(self.name) + 12 * len(id) > cookies.MAX_PAIR // 2:  # else it fits, whatever it encodes to
+            cookies.pair(self.name, f"s:{id}.{'+' * 43}")  # too long is too late once the record is stored
         visit.id = id
         return id
 
@@ -394,8 +396,9 @@ class Lifecycle:
         visit.seen, visit.expires_at, visit.stored = data, expires_at, True
         visit.max_age_set = visit.rewrite = False
         visit.settle()
-        for key in record.EXPRESS_DROPS & visit.data.keys():
-            self._warn_once(f"session[{key!r}] is stored, but express-session deletes that key as it loads")
+        if not record.EXPRESS_DROPS.isdisjoint(visit.data):
+            for key in record.EXPRESS_DROPS & visit.data.keys():
+                self._warn_once(f"session[{key!r}] is stored, but express-session deletes that key as it loads")
 
     def _touch(self, visit: Visit) -> None:
         for _ in self._tries():
@@ -477,6 +480,7 @@ class Lifecycle:
 
     def _encoded(self, visit: Visit) -> tuple[bytes, float]:
         expires_at = self._alive(visit)
+        visit.check()
         data = record.encode(self._record(visit), visit.cookie, visit.https, expires_at)
         if len(data) > self.max_bytes:
             raise SessionTooLarge(
@@ -484,9 +488,6 @@ class Lifecycle:
                 " keep ids in it and the bulk elsewhere"
             )
         return data, expires_at
-
-    def _ends(self, created: float) -> float:
-        return float("inf") if self.absolute_timeout is None else created + self.absolute_timeout
 
     def _lifetime(self, visit: Visit) -> float:
         return self.idle_timeout if visit.max_age is None else visit.max_age

@@ -161,7 +161,7 @@ class SessionMiddleware:
             # wrapper, the server's sendfile().
             if isinstance(body, (list, tuple)) or _is_file(environ, body):
                 response.send()
-                response.end()
+                response.end(late=False)
                 return cast("Iterable[bytes]", body)
             return response.stream(body)
         except (StoreUnavailable, SessionConflict) as error:
@@ -283,11 +283,11 @@ class Response:
         finally:
             self.end()
 
-    def end(self) -> None:
-        """Be done: store late changes, unless the body failed; refuse later ones."""
+    def end(self, *, late: bool = True) -> None:
+        """Be done: store late changes, if there can be any and the body did not fail; refuse later ones."""
         visit = self._session._visit
         if visit is not None and self._session._phase != "closed":
-            if not self._failed and self._status is not None:
+            if late and not self._failed and self._status is not None:
                 try:
                     self._lifecycle.commit_late(visit)
                 except Exception as error:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 from .errors import SessionError
 from .expiry import moment
 from .wire.cookies import Cookie, check_seconds
-from .wire.record import RESERVED, canonical, check, check_again
+from .wire.record import RESERVED, canonical, check, check_again, decode
 
 T = TypeVar("T")
 JSON = Any  # None, bool, int, float, str, and lists and str-keyed dicts of them: what `check` lets through
@@ -36,6 +36,9 @@ class Unset(enum.Enum):
 
 
 UNSET: Final = Unset.UNSET
+
+
+AS_STORED = ""  # no value's text: it is found in the stored bytes, if somebody asks
 
 
 class Replaced(NamedTuple):
@@ -80,21 +83,31 @@ class Visit:
         if key not in self.lent:
             self.lent[key] = canonical(self.data[key]) if key in self.data else None
 
+    def check(self) -> None:
+        """Raise TypeError if a list or dict, since it was assigned, became what JSON does not hold."""
+        for key, value in self.data.items():
+            if isinstance(value, (list, dict)):
+                check_again(key, value)
+
     def changed(self) -> bool:
         """Tell whether the data differ from what they were when stored or loaded."""
+        stored: dict[str, JSON] | None = None
         for key, before in self.lent.items():
             if key not in self.data:
                 if before is not None:
                     return True
                 continue
             check_again(key, self.data[key])
+            if before == AS_STORED:
+                stored = decode(self.seen).data if stored is None else stored
+                before = canonical(stored[key])
             if canonical(self.data[key]) != before:
                 return True
         return False
 
     def settle(self) -> None:
-        """Take the data as they are for unchanged; nested values may still be in the app's hands."""
-        self.lent = {key: canonical(value) for key, value in self.data.items() if isinstance(value, (list, dict))}
+        """Take the data, just stored, for unchanged; nested values may still be in the app's hands."""
+        self.lent = {key: AS_STORED for key, value in self.data.items() if isinstance(value, (list, dict))}
 
 
 class _Verbs(Protocol):

@@ -166,15 +166,14 @@ class MemoryStore:
             self._make_room(user)
         self._live += bool(data) - bool(before)
         self._records[shard][id] = record
-        self._calendar.file(shard, id, expires_at, self._clock())
+        self._calendar.file(shard, id, expires_at, self._clock)
         owner = user if data else None
-        self._owners.give(shard, id, owner)
-        used, other = (self._anonymous, self._owned) if owner is None else (self._owned, self._anonymous)
-        other.forget(shard, id)
+        if owner != self._owners.whose[shard].get(id) or not data or not before:
+            self._owners.give(shard, id, owner)
+            self._anonymous.forget(shard, id)
+            self._owned.forget(shard, id)
         if data:
-            used.use(shard, id)
-        else:
-            used.forget(shard, id)
+            (self._anonymous if owner is None else self._owned).use(shard, id)
 
     def _make_room(self, user: str | None) -> None:
         victim = self._anonymous.oldest()  # what has expired is gone already: `_find` was here
@@ -231,15 +230,15 @@ class _Calendar:
         self.agenda: list[tuple[float, int]] = []  # a heap: no sooner than this, and in which bucket
         self._numbers = count()
 
-    def file(self, shard: int, id: str, expires_at: float, now: float) -> None:
+    def file(self, shard: int, id: str, expires_at: float, now: Callable[[], float]) -> None:
         number = self._filed[shard].get(id)
         if number is not None:
-            if number in self._begins and self._begins[number] <= expires_at:
+            if self._begins.get(number, inf) <= expires_at < inf:
                 return
             self.remove(shard, id)
         begin = expires_at
         if isfinite(expires_at):
-            begin -= expires_at % 2.0 ** frexp((expires_at - now) / 1024)[1]
+            begin -= expires_at % 2.0 ** frexp((expires_at - now()) / 1024)[1]
         number = self._open.get(begin)
         if number not in self._begins or len(self._buckets[number]) >= BUCKET_SIZE:
             number = self._begin(begin)

@@ -57,7 +57,8 @@ def _finite(digits: str) -> float:
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
-_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+# Nothing that is encoded is circular: `_fits` looked how deep it is.
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
 _sorting = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True)
 
 
@@ -68,12 +69,13 @@ def decode(data: bytes) -> Record:
         ValueError: it is not a session of express' or ours; no other exception, whatever the bytes.
     """
     try:
-        members = _decoder.decode(data.decode())
+        text = data.decode().strip(" \t\n\r")
+        members, end = _decoder.raw_decode(text)
     except RecursionError:
         raise ValueError("nested too deep") from None
     except ValueError:
         raise ValueError("not JSON in UTF-8") from None  # the cause may quote the data
-    if not isinstance(members, dict):
+    if end != len(text) or not isinstance(members, dict):
         raise ValueError("not a JSON object")
     cookie = members.pop("cookie", None)
     ours = members.pop("minisession", {})
@@ -83,11 +85,11 @@ def decode(data: bytes) -> Record:
     if max_age is False:  # what express writes after `cookie.expires = false`
         max_age = None
     created, user = ours.get("created"), ours.get("user")
-    if not (max_age is None or _is_positive(max_age)):
+    if max_age is not None and not _is_positive(max_age):
         raise ValueError("originalMaxAge is not a number of milliseconds")
-    if not (created is None or _is_positive(created)):
+    if created is not None and not _is_positive(created):
         raise ValueError("created is not a time")
-    if not (user is None or (isinstance(user, str) and user and not _SURROGATE.search(user))):
+    if user is not None and not (isinstance(user, str) and user and not _SURROGATE.search(user)):
         raise ValueError("user is not text")
     if len(data) > LONGEST_INT or data.count(b"[") + data.count(b"{") > MAX_DEPTH:
         try:
@@ -101,11 +103,8 @@ def decode(data: bytes) -> Record:
 def encode(record: Record, cookie: Cookie, https: bool, expires_at: float) -> bytes:
     """Write a record, with the attributes of ``cookie`` as they are for a request over http or https.
 
-    Raises:
-        TypeError: a value is not what JSON holds; the message names the key, the type and the mend.
+    The values are fit: `check` and `check_again` have seen them.
     """
-    for key, value in list(record.data.items()):
-        check_again(key, value)
     before, after = _attributes(cookie, https)
     age, expires = "null", "null"
     if record.max_age is not None:
@@ -221,13 +220,8 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e300
 
 
-def _whole(number: float) -> float | int:
-    """JavaScript writes 60.0 as 60."""
-    return int(number) if number == int(number) else number
-
-
-def _number(milliseconds: float) -> str:
-    return repr(_whole(milliseconds))
+def _number(number: float) -> str:
+    return repr(number).removesuffix(".0")  # as JavaScript writes 60.0
 
 
 @lru_cache(maxsize=64)
