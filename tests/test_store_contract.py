@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from math import inf
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from minisession import MemoryStore, Store, Stored
+from minisession.stores.sqlite import SQLiteStore
 from minisession.testing import StoreContract
 
 from .browser import Clock
@@ -40,6 +42,17 @@ class Timeless(StoreContract):
 class TestMemoryStore(Timeless, unittest.TestCase):
     def make_store(self) -> Store:
         return MemoryStore(clock=self.clock)
+
+
+class TestSQLiteStore(Timeless, unittest.TestCase):
+    def make_store(self) -> Store:
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name, "sessions.db")
+        return self.open_again()
+
+    def open_again(self, store: Store | None = None) -> Store:
+        return SQLiteStore(self.path, clock=self.clock, timeout=30, synchronous="NORMAL")
 
 
 class TestAStrangersStore(Timeless, unittest.TestCase):
