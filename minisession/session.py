@@ -318,8 +318,11 @@ class Session(MutableMapping[str, JSON]):
     def destroy(self) -> None:
         """End the session: gone from the store now, its cookie removed by the response.
 
-        No request in flight can bring it back.  Writing to it afterwards is a `SessionError`;
-        `regenerate` then starts an empty session.
+        No request in flight can bring it back.  Where one has just given it a new id, though, with
+        ``regenerate(keep=True)``, only the old id ends: nothing leads from it to the new one, which
+        `destroy_sessions_of` would find.
+
+        Writing to it afterwards is a `SessionError`; `regenerate` then starts an empty session.
         """
         self._verbs.destroy(self._look())
 
