@@ -9,6 +9,8 @@ from .middleware import SessionMiddleware, get_session
 from .session import Session
 from .stores.base import ListingStore, Store, Stored
 from .stores.memory import MemoryStore
+from .stores.sqlite import SQLiteStore
+from .stores.urls import open_store
 from .users import SessionView, destroy_session, destroy_sessions_of, sessions_of
 from .wire.cookies import Cookie
 
@@ -17,6 +19,7 @@ __all__ = [
     "CrossOriginProtection",
     "ListingStore",
     "MemoryStore",
+    "SQLiteStore",
     "Session",
     "SessionConflict",
     "SessionError",
@@ -30,5 +33,6 @@ __all__ = [
     "destroy_session",
     "destroy_sessions_of",
     "get_session",
+    "open_store",
     "sessions_of",
 ]

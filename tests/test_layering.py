@@ -24,6 +24,9 @@ MAY_IMPORT = {
     "stores": set[str](),
     "stores.base": set[str](),
     "stores.memory": {"stores.base"},
+    "stores.sqlite": {"stores.base", "stores.sqlite_file"},
+    "stores.sqlite_file": {"errors"},
+    "stores.urls": {"stores.base", "stores.memory", "stores.sqlite"},
     "session": {"errors", "expiry", "wire.cookies", "wire.record"},
     "lifecycle": {
         *("session", "merge", "expiry", "errors", "limited", "stores.base"),
@@ -37,7 +40,8 @@ MAY_IMPORT = {
     "limited": set[str](),
     "crossorigin": {"limited"},
     "__init__": {
-        *("crossorigin", "middleware", "session", "users", "errors", "stores.base", "stores.memory", "wire.cookies"),
+        *("crossorigin", "middleware", "session", "users", "errors", "wire.cookies"),
+        *("stores.base", "stores.memory", "stores.sqlite", "stores.urls"),
     },
 }
 

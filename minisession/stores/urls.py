@@ -1,0 +1,32 @@
+"""A store by its URL, for settings that come as text."""
+
+from __future__ import annotations
+
+from .base import ListingStore
+from .memory import MemoryStore
+from .sqlite import SQLiteStore
+
+_KNOWN = "memory:, sqlite:///file, sqlite:////folder/file"
+
+
+def open_store(url: str) -> ListingStore:
+    """Open the store that ``url`` names, as found in a setting or an environment variable.
+
+    ============================ =====================================================
+    ``memory:``                  `MemoryStore`
+    ``sqlite:///sessions.db``    `SQLiteStore`, relative to the working directory
+    ``sqlite:////var/s.db``      `SQLiteStore`, absolute; the path is taken as it is
+    ============================ =====================================================
+
+    Raises:
+        TypeError, ValueError: the URL names no store; it is not repeated, as it may hold a password.
+        StoreUnavailable: the store is there and does not open.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a store's URL is str, not {type(url).__name__}")
+    scheme, colon, rest = url.partition(":")
+    if scheme == "memory" and colon and not rest:
+        return MemoryStore()
+    if scheme == "sqlite" and rest.startswith("///") and len(rest) > len("///"):
+        return SQLiteStore(rest.removeprefix("///"))
+    raise ValueError(f"not the URL of a store (it begins with {scheme[:20]!r}): use one of {_KNOWN}")
