@@ -1,5 +1,8 @@
 """The demo, wired: ``waitress-serve --listen=127.0.0.1:8080 demo.app:app``.
 
+``SESSION_STORE`` says where sessions are kept (``sqlite:///sessions.db``, ``redis://localhost``), and
+``SESSION_SECRET`` what signs the cookies.
+
 ::
 
     router.py   from a path and a method to a page
@@ -13,7 +16,7 @@ import os
 import secrets
 from functools import partial
 
-from minisession import Cookie, CrossOriginProtection, SessionMiddleware
+from minisession import Cookie, CrossOriginProtection, SessionMiddleware, open_store
 
 from . import pages, views
 from .router import Router
@@ -36,15 +39,18 @@ def secret() -> str:
     return given or secrets.token_hex(32)
 
 
+store = open_store(os.environ.get("SESSION_STORE") or "memory:")
+
 router = Router(
     {
         "/": {"GET": pages.home},
         "/login": {"GET": pages.login_form, "POST": pages.login},
         "/secureplace": {"GET": partial(pages.secureplace, cookie_name=COOKIE_NAME, cookie=COOKIE)},
+        "/sessions": {"GET": partial(pages.sessions, store=store), "POST": partial(pages.sessions, store=store)},
         "/logout": {"GET": pages.logout, "POST": pages.logout},
         "/style.css": {"GET": pages.style},
     },
     error=views.error,
 )
 
-app = CrossOriginProtection(SessionMiddleware(router, secret=secret(), name=COOKIE_NAME, cookie=COOKIE))
+app = CrossOriginProtection(SessionMiddleware(router, secret=secret(), store=store, name=COOKIE_NAME, cookie=COOKIE))

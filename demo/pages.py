@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hmac
+import re
 from datetime import datetime, timezone
 
-from minisession import Cookie, get_session
+from minisession import Cookie, ListingStore, destroy_sessions_of, get_session, sessions_of
 
 from . import views
 from .router import Request, Response
@@ -45,6 +46,7 @@ def login(request: Request) -> Response:
     session = get_session(request.environ)
     session.regenerate(user=name)  # whoever knew the id before the login must not follow them in
     session["login"] = name
+    session["browser"] = browser(request.environ.get("HTTP_USER_AGENT", ""))
     return views.redirect("/secureplace")
 
 
@@ -84,6 +86,36 @@ def secureplace(request: Request, *, cookie_name: str, cookie: Cookie) -> Respon
         secure="with" if secure else "without",
         handle=session.handle,
     )
+
+
+def sessions(request: Request, *, store: ListingStore) -> Response:
+    """Show where they are logged in; a POST logs the others out."""
+    session = get_session(request.environ)
+    if session.user is None:
+        return views.redirect("/login")
+    if request.environ["REQUEST_METHOD"] == "POST":
+        destroy_sessions_of(store, session.user, keep=session)
+        return views.redirect("/sessions")
+    rows = [
+        views.fill(
+            "session",
+            browser=view.data.get("browser", "Unknown"),
+            since=f"{view.created_at:%d %B %Y, %H:%M} UTC",
+            note=views.Html("<strong>This one</strong>" if view.handle == session.handle else ""),
+            handle=view.handle,
+        )
+        for view in sessions_of(store, session.user)
+    ]
+    return views.page("sessions", "Your sessions", rows=views.Html("".join(rows)))
+
+
+def browser(agent: str) -> str:
+    """Name the browser for its user; who lies about it is shown the lie."""
+    names = ("Firefox", "Edg", "OPR", "Chrome", "Safari", "curl")  # most claim to be one further on, too
+    name = next((name for name in names if f"{name}/" in agent), "Unknown browser")
+    system = re.search("Android|iPhone|iPad|Windows|Macintosh|Linux", agent)
+    name = {"Edg": "Edge", "OPR": "Opera"}.get(name, name)
+    return f"{name} on {system[0]}" if system else name
 
 
 def logout(request: Request) -> Response:

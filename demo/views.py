@@ -15,10 +15,21 @@ STYLE = (HERE / "style.css").read_bytes()
 NO_STORE = {"Cache-Control": "no-store"}
 
 
+class Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def fill(template: str, **values: object) -> Html:
+    """Fill the template in; what is not `Html` is escaped."""
+    texts = {key: value if isinstance(value, Html) else escape(str(value)) for key, value in values.items()}
+    return Html(TEMPLATES[template].substitute(texts))
+
+
 def page(template: str, title: str, *, status: int = 200, **values: object) -> Response:
     """Fill the template in, and put it into the layout."""
-    main = TEMPLATES[template].substitute({key: escape(str(value)) for key, value in values.items()})
-    html = TEMPLATES["layout"].substitute(title=escape(title), main=main)
+    html = fill("layout", title=title, main=fill(template, **values))
     return Response(status, {**NO_STORE, "Content-Type": "text/html; charset=utf-8"}, html.encode())
 
 

@@ -20,7 +20,7 @@ from minisession.wire.signing import Signer
 
 ADMIN = {"username": "admin", "password": "letmein"}
 FORM = "application/x-www-form-urlencoded"
-PATHS = ("/", "/login", "/secureplace", "/logout", "/style.css")
+PATHS = ("/", "/login", "/secureplace", "/logout", "/style.css", "/sessions")
 ROOT = Path(__file__).parents[1]
 
 
@@ -550,3 +550,90 @@ def test_session_secret_signs_the_cookies(monkeypatch: pytest.MonkeyPatch) -> No
     log_in(client)
 
     assert Signer(secret).verify(unquote(cookie_of(client))) is not None
+
+
+# Your sessions
+
+
+def sessions(client: TestApp) -> list[str]:
+    """Return the browsers that the page lists."""
+    return [browser.strip() for browser in re.findall("<li><span>(.*?)</span>", client.get("/sessions").text)]
+
+
+@pytest.fixture
+def nobody_else() -> None:
+    """All of these tests' logins are admin's."""
+    store = demo.app.store
+    store.clear()
+
+
+@pytest.mark.usefixtures("nobody_else")
+def test_a_user_sees_where_he_is_logged_in_and_logs_the_others_out() -> None:
+    phone, laptop = visitor(), visitor()
+    phone.post("/login", ADMIN, headers={"User-Agent": "Mozilla/5.0 (iPhone; …) Version/18.0 Safari/604.1"})
+    laptop.post("/login", ADMIN, headers={"User-Agent": "Mozilla/5.0 (X11; Linux) Chrome/130.0 Safari/537.36"})
+
+    assert sessions(laptop) == ["Safari on iPhone", "Chrome on Linux <strong>This one</strong>"]
+    page = laptop.get("/secureplace").click("Your sessions")
+    assert page.form.submit(status=303).location == "/sessions"
+
+    assert sessions(laptop) == ["Chrome on Linux <strong>This one</strong>"]
+    assert not is_logged_in(phone)
+    assert is_logged_in(laptop)
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_who_is_not_logged_in_has_no_list(method: str) -> None:
+    client = visitor()
+    log_in(inside := visitor())
+
+    assert getattr(client, method)("/sessions", status=303).location == "/login"
+    assert is_logged_in(inside)
+
+
+@pytest.mark.usefixtures("nobody_else")
+@pytest.mark.parametrize(
+    ("agent", "shown"),
+    [
+        ("Mozilla/5.0 (Windows NT 10.0) Chrome/130 Safari/537 Edg/130.0", "Edge on Windows"),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X) Chrome/130 Safari/537 OPR/115", "Opera on Macintosh"),
+        ("Mozilla/5.0 (Android 15; Mobile) Gecko/132.0 Firefox/132.0", "Firefox on Android"),
+        ("curl/8.5", "curl"),
+        ("<script>alert(1)</script>", "Unknown browser"),
+        ("", "Unknown browser"),
+    ],
+)
+def test_browsers_have_names(agent: str, shown: str) -> None:
+    """What they say is not shown as it is."""
+    client = visitor()
+    client.post("/login", ADMIN, headers={"User-Agent": agent})
+
+    assert sessions(client) == [f"{shown} <strong>This one</strong>"]
+
+
+@pytest.mark.usefixtures("nobody_else")
+def test_another_sites_page_logs_nobody_out() -> None:
+    client, other = visitor(), visitor()
+    log_in(client)
+    log_in(other)
+    client.post("/sessions", headers={"Sec-Fetch-Site": "cross-site"}, status=403)
+
+    assert is_logged_in(other)
+
+
+def test_sessions_outlive_the_process_where_the_store_does(tmp_path: Path) -> None:
+    """`SESSION_STORE=sqlite:///…`: log in at one process, look around at the next."""
+    code = (
+        "import demo.app, sys; from webtest import TestApp; client = TestApp(demo.app.app)\n"
+        "if sys.argv[1:]: client.set_cookie('connect.sid', sys.argv[1])\n"
+        "else: client.post('/login', {'username': 'admin', 'password': 'letmein'})\n"
+        "print(client.cookies['connect.sid'], client.get('/secureplace').status_int)"
+    )
+    environ = os.environ | {"SESSION_STORE": f"sqlite:///{tmp_path}/sessions.db", "SESSION_SECRET": "s" * 32}
+    cookie: list[str] = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *cookie], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+        )
+        *cookie, status = done.stdout.split()
+        assert status == "200"
