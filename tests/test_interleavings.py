@@ -11,11 +11,12 @@ import os
 import random
 from collections.abc import Callable
 from itertools import combinations_with_replacement
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from minisession import MemoryStore, Session, destroy_sessions_of
+from minisession import MemoryStore, Session, SQLiteStore, destroy_sessions_of
 from minisession.lifecycle import Lifecycle
 from minisession.stores.base import TOMBSTONE
 
@@ -159,6 +160,30 @@ def test_nothing_is_lost_and_nobody_let_in_in_many_orders_of_three(count: Callab
         f"{len(threes)} threes by chance (seed {SEED}), {len(followed)} in up to {SCHEDULES} orders,"
         f" {whole} in all: {explored}"
     )
+
+
+class Emptied:
+    """Opens a store once, and empties it for each schedule."""
+
+    def __init__(self, open_store: Callable[[Callable[[], float]], Any]) -> None:
+        self.clock = Clock()
+        self.store = open_store(lambda: self.clock())
+
+    def __call__(self, clock: Clock) -> Any:
+        self.clock = clock
+        self.store.clear()
+        return self.store
+
+
+def test_in_sqlite_the_order_of_two_is_of_no_matter_either(tmp_path: Path, count: Callable[[str], None]) -> None:
+    """All schedules again, against the real file."""
+    opened = Emptied(lambda clock: SQLiteStore(tmp_path / "sessions.db", synchronous="NORMAL", clock=clock))
+    explored = Explorer(opened)
+    for pair in combinations_with_replacement(REQUESTS, 2):
+        assert explored.all(Scenario(ADAS, pair))
+    opened.store.close()
+
+    count(f"SQLite: all pairs, {explored}")
 
 
 class Ends(Explorer):
