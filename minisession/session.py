@@ -221,7 +221,8 @@ class Session(MutableMapping[str, JSON]):
         if key in RESERVED:
             raise ValueError(f"session[{key!r}] is reserved for the record's own members: use another key")
         check(key, value)
-        check(key, key)
+        if not key.isascii():
+            check(key, key)
         visit = self._writable()
         visit.lend(key)
         visit.data[key] = value
