@@ -76,6 +76,21 @@ def simple_server(app: Any) -> Iterator[int]:
             thread.join(SOON)
 
 
+@contextmanager
+def cheroot(app: Any) -> Iterator[int]:
+    """Serve the app with CherryPy's server; yield the port."""
+    server = need_module("cheroot.wsgi").Server(("127.0.0.1", 0), app, numthreads=4)
+    server.expiration_interval = 0.01  # seconds until it notices that it is stopped
+    server.prepare()
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        yield server.bind_addr[1]
+    finally:
+        server.stop()
+        thread.join(SOON)
+
+
 class Client:
     """A browser with one connection and one cookie."""
 
@@ -133,7 +148,7 @@ def writing(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return []
 
 
-@pytest.mark.parametrize("serve", [waitress, simple_server])
+@pytest.mark.parametrize("serve", [waitress, simple_server, cheroot])
 @pytest.mark.parametrize("app", [listing, generating, writing])
 @pytest.mark.parametrize("lint", [True, False], ids=["linted", "plain"])
 def test_W1_W3_W5_every_kind_of_app_has_its_session_on_every_server(serve: Serve, app: Any, lint: bool) -> None:
