@@ -540,7 +540,7 @@ def test_R30_no_object_of_ours_shows_them(ears: Ears) -> None:
 
     def page(session: Session) -> None:
         session["k"] = 1
-        ours = [thing for thing in gc.get_objects() if type(thing).__module__.startswith("minisession")]
+        ours = [thing for thing in gc.get_objects() if str(type(thing).__module__).startswith("minisession")]
         assert len(ours) > 5
         ears.texts += map(repr, ours)
 
