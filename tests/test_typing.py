@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from .tools import need_program
+from .tools import need_module, need_program
 
 TESTS = Path(__file__).parent
 OLDEST = "3.10"  # what its typing module lacks, users must not need
@@ -27,7 +28,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_mypy_takes_a_users_code(project: Path) -> None:
-    check([need_program("mypy"), "--strict", "--python-version", OLDEST, "project"], project)
+    check("mypy", "--strict", "--python-version", OLDEST, "project", project=project)
 
 
 def test_pyright_takes_a_users_code(project: Path) -> None:
@@ -40,10 +41,12 @@ def test_pyright_takes_a_users_code(project: Path) -> None:
         "extraPaths": [str(TESTS.parent)],
     }
     (project / "pyrightconfig.json").write_text(json.dumps(configuration))
-    check([need_program("pyright"), "--project", str(project)], project)
+    check("pyright", "--project", str(project), project=project)
 
 
-def check(command: list[str], project: Path) -> None:
+def check(checker: str, *arguments: str, project: Path) -> None:
+    need_module(checker)
+    command = [sys.executable, "-m", checker, *arguments]
     environment = {**os.environ, "MYPYPATH": str(TESTS.parent)}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
