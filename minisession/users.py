@@ -30,6 +30,7 @@ class SessionView:
         created_at: when it began, UTC; None where express-session wrote the record.
         expires_at: when it ends if nobody uses it again, UTC.
         data: a copy of what it holds; left out of the repr.
+        size: bytes that its record takes in the store.
     """
 
     handle: str
@@ -37,6 +38,7 @@ class SessionView:
     created_at: datetime | None
     expires_at: datetime
     data: dict[str, JSON] = field(repr=False)
+    size: int
 
 
 def view(id: str, stored: Stored | None) -> SessionView | None:
@@ -49,7 +51,7 @@ def view(id: str, stored: Stored | None) -> SessionView | None:
         log.warning("session %s not listed: its record is not a session (%s)", handle_of(id), error)
         return None
     created_at = None if found.created is None else moment(found.created)
-    return SessionView(handle_of(id), found.user, created_at, moment(stored.expires_at), found.data)
+    return SessionView(handle_of(id), found.user, created_at, moment(stored.expires_at), found.data, len(stored.data))
 
 
 def sessions_of(store: ListingStore, user: str) -> Iterator[SessionView]:

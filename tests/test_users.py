@@ -59,6 +59,7 @@ class TestListing:
 
         assert (phone.data, other.data) == ({"device": "phone"}, {"device": "laptop"})
         assert (other.handle, other.user) == (laptop.visit(lambda session: session.handle), "ann")
+        assert other.size == len(site.store.load(laptop.id).data)
         assert phone.created_at is not None
         assert other.created_at == phone.created_at + timedelta(seconds=60)
         assert other.expires_at == laptop.visit(lambda session: session.expires_at)
