@@ -10,8 +10,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from minisession import ListingStore
-from minisession.stores.sqlite import SQLiteStore
+from minisession import ListingStore, SQLiteStore, open_store
 
 from .site import Site
 
@@ -30,10 +29,11 @@ class Answer(NamedTuple):
     error: str | None
 
 
-def open_store(url: str) -> ListingStore:
-    """Return the store that a URL names."""
-    kind, _, path = url.partition(":///")
-    return {"sqlite": lambda: SQLiteStore(path, timeout=SOON)}[kind]()
+def open_shared(url: str) -> ListingStore:
+    """Return the store that a URL names, with patience for machines that are busy."""
+    if url.startswith("sqlite:"):
+        return SQLiteStore(url.removeprefix("sqlite:///"), timeout=SOON)
+    return open_store(f"{url}?socket_timeout={SOON}")
 
 
 class OtherProcess:
@@ -85,7 +85,7 @@ class OtherProcess:
 
 
 def _serve(url: str, pipe: Connection) -> None:
-    store = open_store(url)
+    store = open_shared(url)
     site = Site(store=store, clock=time.time)
 
     def hold() -> None:

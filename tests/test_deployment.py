@@ -97,13 +97,13 @@ def program(name: str) -> str:
 
 
 @contextmanager
-def app_server(command: str, home: Path) -> Iterator[int]:
-    """Run a command of the page, but for its port."""
+def app_server(command: str, home: Path, store: str = "") -> Iterator[int]:
+    """Run a command of the page, but for its port; with SQLite, if no store is named."""
     port = free_port()
     need_module(re.sub("^python -m |-serve", "", command).split()[0])
     name, *arguments = command.replace(":8000", f":{port}").split()
     variables = {
-        "SESSION_STORE": f"sqlite:///{home}/sessions.db",
+        "SESSION_STORE": store or f"sqlite:///{home}/sessions.db",
         "SESSION_SECRET": OLD,
         "PYTHONPATH": str(ROOT),
         "XDG_RUNTIME_DIR": str(home),  # gunicorn makes a socket there
@@ -200,7 +200,18 @@ def test_a_login_at_one_worker_is_known_to_the_other(preload: str, home: Path) -
     assert first != second
 
 
-def test_workers_with_threads_know_each_others_logins(home: Path) -> None:
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield ""
+    else:
+        from .redis_server import redis_server  # which skips this test alone, if there is none
+
+        with redis_server() as server:
+            yield server.url
+
+
+def test_workers_with_threads_know_each_others_logins(home: Path, store: str) -> None:
     """Many visits at once, until both workers have answered."""
 
     def visit(cookie: str) -> bytes:
@@ -210,7 +221,7 @@ def test_workers_with_threads_know_each_others_logins(home: Path) -> None:
             assert user == b"ada"
             return worker
 
-    with app_server(GUNICORN, home) as port, ThreadPoolExecutor(8) as pool:
+    with app_server(GUNICORN, home, store) as port, ThreadPoolExecutor(8) as pool:
         with Client(port) as client:
             client.get("/login")
         workers: set[bytes] = set()

@@ -25,6 +25,7 @@ from .browser import Clock
 from .explorer import Explorer, Scenario, World
 from .promises import DEAD, DELETED, INVARIANTS, KEPT, LATE, NEW_ID, ONE_HEIR, OVER, READS, REAL, Changes, Request
 from .replay import Tape
+from .tools import need_module
 
 LONG = "MINISESSION_SCHEDULES" in os.environ
 SCHEDULES = int(os.environ.get("MINISESSION_SCHEDULES", "60"))  # of three requests
@@ -184,6 +185,21 @@ def test_in_sqlite_the_order_of_two_is_of_no_matter_either(tmp_path: Path, count
     opened.store.close()
 
     count(f"SQLite: all pairs, {explored}")
+
+
+def test_in_redis_the_order_of_two_is_of_no_matter_either(count: Callable[[str], None]) -> None:
+    """Its own clock goes, so time passes for nobody."""
+    from .redis_server import redis_server  # which skips this test alone, if there is none
+
+    redis = need_module("minisession.stores.redis")
+    with redis_server() as server:
+        opened = Emptied(lambda clock: redis.RedisStore(server.url, clock=clock))
+        explored = Explorer(opened)
+        for pair in combinations_with_replacement(REQUESTS, 2):
+            assert explored.all(Scenario(ADAS, pair, clock=False))
+        opened.store.close()
+
+    count(f"Redis: all pairs, {explored}")
 
 
 class Ends(Explorer):

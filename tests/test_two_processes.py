@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from minisession import Session, SessionGone
 
-from .other_process import Hold, OtherProcess, Page, open_store
+from .other_process import Hold, OtherProcess, Page, open_shared
 
 
-@pytest.fixture(scope="module", params=["sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    path: Path = tmp_path_factory.mktemp("stores") / "sessions.db"
-    return f"sqlite:///{path}"
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path_factory.mktemp('stores')}/sessions.db"
+    else:
+        from .redis_server import redis_server  # which skips these tests alone, if there is none
+
+        with redis_server() as server:
+            yield server.url
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +139,7 @@ def test_a_session_that_one_has_ended_is_not_revived_by_the_other(
     servers: Servers, url: str, ending: Page, late: Page | str
 ) -> None:
     """Not by a save, a touch, a merge or a new id; and no cookie tells the browser otherwise."""
-    store = open_store(url)
+    store = open_shared(url)
     store.clear()
     one, other = servers
     cookie = new_session(one)
@@ -157,7 +161,7 @@ def test_a_session_that_one_has_ended_is_not_revived_by_the_other(
 
 
 def test_of_two_new_ids_at_once_one_inherits(servers: Servers, url: str) -> None:
-    store = open_store(url)
+    store = open_shared(url)
     for _ in range(10):
         store.clear()
         cookie = new_session(servers[0])

@@ -6,7 +6,7 @@ from .base import ListingStore
 from .memory import MemoryStore
 from .sqlite import SQLiteStore
 
-_KNOWN = "memory:, sqlite:///file, sqlite:////folder/file"
+_KNOWN = "memory:, sqlite:///file, sqlite:////folder/file, redis://, rediss://, unix://, redis+cluster://"
 
 
 def open_store(url: str) -> ListingStore:
@@ -16,10 +16,13 @@ def open_store(url: str) -> ListingStore:
     ``memory:``                  `MemoryStore`
     ``sqlite:///sessions.db``    `SQLiteStore`, relative to the working directory
     ``sqlite:////var/s.db``      `SQLiteStore`, absolute; the path is taken as it is
+    ``redis://host:6379/0``      `RedisStore`; also ``rediss://`` (TLS), ``unix://path``
+    ``redis+cluster://host``     `RedisStore` on a Redis Cluster, found by any node
     ============================ =====================================================
 
     Raises:
         TypeError, ValueError: the URL names no store; it is not repeated, as it may hold a password.
+        ImportError: ``redis://`` without the extra ``minisession[redis]``.
         StoreUnavailable: the store is there and does not open.
     """
     if not isinstance(url, str):
@@ -29,4 +32,8 @@ def open_store(url: str) -> ListingStore:
         return MemoryStore()
     if scheme == "sqlite" and rest.startswith("///") and len(rest) > len("///"):
         return SQLiteStore(rest.removeprefix("///"))
-    raise ValueError(f"not the URL of a store (it begins with {scheme[:20]!r}): use one of {_KNOWN}")
+    if scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster") and rest.startswith("//"):
+        from .redis import RedisStore  # here, because redis-py is an extra
+
+        return RedisStore(url)
+    raise ValueError(f"not the URL of a store: use one of {_KNOWN}")
