@@ -26,6 +26,13 @@ def need_module(name: str) -> Any:
         _missing(f"no module {name}: {error}")
 
 
+def need_folder(path: str, command: str) -> str:
+    """Return the path of a folder that ``command`` makes."""
+    if not os.path.isdir(path):
+        _missing(f"no folder {path}: run {command}")
+    return path
+
+
 def _missing(what: str) -> NoReturn:
     if os.environ.get("MINISESSION_REQUIRE_TOOLS"):
         pytest.fail(f"{what}, and MINISESSION_REQUIRE_TOOLS is set")
