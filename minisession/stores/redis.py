@@ -63,8 +63,9 @@ class RedisStore:
 
     A hung Redis costs a call no more than the three time limits together, 1 s, and the calls after it
     nothing: they fail at once until one of them, 0.3 s later, has tried again.  Nothing is repeated,
-    since a command whose answer was lost may have been carried out.  In a Cluster each node is treated so
-    by itself; where a user's index and the record are on two nodes, a login takes two round trips.
+    since a command whose answer was lost may have been carried out.  In a Cluster (redis-py 7.4 or later)
+    each node is treated so by itself; where a user's index and the record are on two nodes, a login takes
+    two round trips.
 
     Redis replicates after it has answered: a failover may lose the changes of its last moments.
 

@@ -204,6 +204,8 @@ class Node:
 class Cluster:
     """A Redis Cluster.
 
+    Until redis-py 7.4, fetching the map cuts off other calls to the node that is asked for it.
+
     Args:
         make: connects to it, when that is needed, and returns redis-py's client.
         monotonic: the time.
@@ -341,7 +343,7 @@ def _checked(replies: list[Any]) -> list[Any]:
 def _unavailable(error: Exception) -> StoreUnavailable:
     """Say what is wrong without what an error may quote: ids and data."""
     told = isinstance(error, (RedisError, RedisClusterException)) and not isinstance(error, InvalidResponse)
-    text = str(error).partition(", with args")[0] if told else "it did not answer as Redis does"
+    text = str(error).partition(", with args")[0] if told else "no answer that could be understood"
     return StoreUnavailable(f"Redis: {text} ({type(error).__name__})")
 
 
