@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import logging
+import random
 import re
 import socket
 import subprocess
@@ -14,6 +16,7 @@ import traceback
 import unittest
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import combinations_with_replacement
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -26,8 +29,10 @@ from minisession.stores.base import TOMBSTONE, ListingStore, Store
 from minisession.testing import StoreContract
 
 from .browser import Clock
+from .explorer import Explorer, Scenario
 from .redis_server import SOON, Cut, RedisServer, Wire, free_port, redis_server  # skips where redis-py is missing
 from .site import Page, Site, put
+from .test_interleavings import ADAS, LONG, REQUESTS, SEED
 from .tools import need_program
 
 import redis  # isort: skip
@@ -333,13 +338,13 @@ class TestAUsersIndex:
     ) -> None:
         """Nobody lists, and nobody purges."""
         monkeypatch.setattr(module, "GRACE", 0)
-        for number in range(40):
+        for number in range(100):
             store.create(f"device {number}", b"data", clock() + HOUR, "ann")
-        for number in range(600):
+        for number in range(500):
             store.create(f"{number}", b"data", clock() + HOUR, "ann")
             store.delete(f"{number}")
-        assert 40 <= len(index(server)) < 200
-        assert len(list(store.ids("ann"))) == 40
+        assert 100 <= len(index(server)) < 250
+        assert len(list(store.ids("ann"))) == 100
 
     def test_a_login_stands_when_the_pruning_after_it_fails(
         self, store: RedisStore, server: RedisServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
@@ -443,6 +448,40 @@ class TestRoundTrips:
             store.load("id")
         assert commands == {"trips": 1, **LOAD}
         store.close()
+
+
+class Aged:
+    """A store for a clock that is told the time: what Redis holds grows older with it."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.server, self.clock, self.seen = server, Clock(), 0.0
+        self.store = RedisStore(server.url, clock=lambda: self.clock())
+
+    def __call__(self, clock: Clock) -> Aged:
+        """Begin anew."""
+        self.clock, self.seen = clock, clock()
+        self.server.client.flushall()
+        return self
+
+    def __getattr__(self, verb: str) -> Any:
+        if self.clock() > self.seen:
+            self.server.age(self.clock() - self.seen)
+            self.seen = self.clock()
+        return getattr(self.store, verb)
+
+
+def test_the_order_of_two_requests_is_of_no_matter(
+    server: RedisServer, count: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """All schedules of some pairs; of all pairs, where the long tests run."""
+    caplog.set_level(logging.CRITICAL, "minisession")
+    opened = Aged(server)
+    explored = Explorer(opened)
+    pairs = list(combinations_with_replacement(REQUESTS, 2))
+    for pair in pairs if LONG else random.Random(SEED).sample(pairs, 10):
+        assert explored.all(Scenario(ADAS, pair))
+    opened.store.close()
+    count(f"Redis: {explored}")
 
 
 class TestArguments:
@@ -852,35 +891,50 @@ class Impostor:
 SECRET_ID = "s3cret-id"  # not in the lines that tracebacks show
 
 NONSENSE = [
-    *(
-        b"",
-        b"\r\n",
-        b"$",
-        b"$\r\n",
-        b"$-2\r\n",
-        b"$x\r\n",
-        b"$5\r\nab",
-        b"$9999999999\r\n",
-        b"$1" + b"0" * 400 + b"\r\n",
-    ),
-    *(b"*", b"*-1\r\n", b"*2\r\n", b"*x\r\n", b"*9999999999\r\n", b"*1\r\n" * 2000, b"*1\r\n" * 200_000),
-    *(b":", b":\r\n:\r\n", b":5\r\n:5\r\n", b":x\r\n", b":1" + b"0" * 5000 + b"\r\n", b"+OK\r\n+OK\r\n", b"-\r\n-\r\n"),
-    *(b"$4\r\ndata\r\n+soon\r\n", b"$4\r\ndata\r\n:x\r\n", b"$4\r\ndata\r\n$-1\r\n", b"$4\r\ndata\r\n*1\r\n:5\r\n"),
-    *(
-        b"-ERR unknown command 'GET', with args beginning with: 'sess:s3cret'\r\n:5\r\n",
-        b"-MOVED\r\n",
-        b"-MOVED x y\r\n",
-    ),
-    *(b"-MOVED 1 h:p\r\n", b"-ASK 1 127.0.0.1\r\n", b"-\xff\xfe\r\n:5\r\n", b"\xff\xfe\r\n", b"\0" * 5000),
-    *(
-        b">2\r\n+message\r\n+x\r\n",
-        b"%1\r\n*0\r\n+x\r\n",
-        b"~1\r\n+x\r\n",
-        b"_\r\n_\r\n",
-        b"#t\r\n",
-        b"|1\r\n+a\r\n+b\r\n",
-    ),
-    *(b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9\r\n", b"s3cret\r\n"),
+    b"",
+    b"\r\n",
+    b"$",
+    b"$\r\n",
+    b"$-2\r\n",
+    b"$x\r\n",
+    b"$5\r\nab",
+    b"$9999999999\r\n",
+    b"*",
+    b"*-1\r\n",
+    b"*2\r\n",
+    b"*x\r\n",
+    b"*9999999999\r\n",
+    b":",
+    b":\r\n:\r\n",
+    b":5\r\n:5\r\n",
+    b":x\r\n",
+    b"+OK\r\n+OK\r\n",
+    b"-\r\n-\r\n",
+    b"$4\r\ndata\r\n+soon\r\n",
+    b"$4\r\ndata\r\n:x\r\n",
+    b"$4\r\ndata\r\n$-1\r\n",
+    b"$4\r\ndata\r\n*1\r\n:5\r\n",
+    b"-ERR unknown command 'GET', with args beginning with: 'sess:s3cret'\r\n:5\r\n",
+    b"-MOVED\r\n",
+    b"-MOVED x y\r\n",
+    b"-MOVED 1 h:p\r\n",
+    b"-ASK 1 127.0.0.1\r\n",
+    b"-\xff\xfe\r\n:5\r\n",
+    b"\xff\xfe\r\n",
+    b">2\r\n+message\r\n+x\r\n",
+    b"%1\r\n*0\r\n+x\r\n",
+    b"~1\r\n+x\r\n",
+    b"_\r\n_\r\n",
+    b"#t\r\n",
+    b"|1\r\n+a\r\n+b\r\n",
+    b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    b"SSH-2.0-OpenSSH_9\r\n",
+    b"s3cret\r\n",
+    b"$1" + b"0" * 400 + b"\r\n",
+    b":1" + b"0" * 5000 + b"\r\n",
+    b"*1\r\n" * 2000,
+    b"*1\r\n" * 200_000,
+    b"\0" * 5000,
 ]
 
 
