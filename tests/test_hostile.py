@@ -980,6 +980,13 @@ def test_F8_a_session_created_in_the_future_loads_as_created_now(scene: Scene, a
     assert seen == [scene.clock()]
 
 
+def test_F8_a_session_created_in_1970_can_be_stored_and_loaded(scene: Scene) -> None:
+    """Rounded to milliseconds, its beginning would be 0, which is no time, and the session lost."""
+    scene.put(created(0.0004))
+    assert scene.ask(OURS, environ={"QUERY_STRING": "write"}).body == "victim"
+    scene.ok(OURS)
+
+
 def test_F8_created_in_the_future_never_lengthens_a_life(scene: Scene) -> None:
     """Looked at again and again, it must still end at the absolute timeout."""
     scene.put(created(scene.clock() + 1e6))

@@ -110,7 +110,7 @@ def encode(record: Record, cookie: Cookie, https: bool, expires_at: float) -> by
     if record.max_age is not None:
         age = _number(max(1, round(record.max_age * 1000)))
         expires = f'"{moment(expires_at).isoformat(timespec="milliseconds")[:-6]}Z"'
-    ours = "" if record.created is None else f'"created":{_number(round(record.created, 3))}'
+    ours = "" if record.created is None else f'"created":{_number(max(0.001, round(record.created, 3)))}'
     if record.user is not None:
         ours += f'{"," if ours else ""}"user":{_encoder.encode(record.user)}'
     head = f'{{"cookie":{{"originalMaxAge":{age},{before}"expires":{expires},{after}}}'
