@@ -11,6 +11,7 @@ import decimal
 import gzip
 import hashlib
 import hmac
+import importlib
 import json
 import logging
 import re
@@ -29,12 +30,22 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from waitress.server import create_server
 
-from minisession import Cookie, MemoryStore, Session, SessionError, SessionMiddleware, SessionTooLarge, get_session
+from minisession import (
+    Cookie,
+    MemoryStore,
+    Session,
+    SessionError,
+    SessionMiddleware,
+    SessionTooLarge,
+    SQLiteStore,
+    get_session,
+)
 from minisession.wire import cookies, record, signing
 from minisession.wire.record import Record
 from minisession.wire.signing import Signer
 
 from .browser import SECRET, Clock, SpyStore
+from .tools import need_module
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
@@ -87,17 +98,24 @@ class Reply(NamedTuple):
 class Scene:
     """A victim's session in a store, and whoever wants in."""
 
-    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+    def __init__(
+        self, caplog: pytest.LogCaptureFixture, make: Callable[[Clock], Any] = lambda clock: MemoryStore(clock=clock)
+    ) -> None:
         self.caplog, self.clock = caplog, Clock()
-        self.memory = MemoryStore(clock=self.clock)
-        self.store = SpyStore(self.memory)
+        self.backend = make(self.clock)
+        self.age: Callable[[float], object] = lambda seconds: None  # for a store with a clock of its own
+        self.store = SpyStore(self.backend)
         self.put(RECORD)
         caplog.set_level(logging.DEBUG)
 
     def put(self, data: bytes, id: str = VICTIM) -> None:
-        self.memory.delete(id)
-        assert self.memory.create(id, data, self.clock() + 86400)
-        self.before = self.memory.load(VICTIM)
+        self.backend.delete(id)
+        assert self.backend.create(id, data, self.clock() + 86400)
+        self.before = self.backend.load(VICTIM)
+
+    def later(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.age(seconds)
 
     def ask(
         self,
@@ -149,7 +167,9 @@ class Scene:
         return reply
 
     def kept(self) -> None:
-        assert self.memory.load(VICTIM) == self.before
+        now = self.backend.load(VICTIM)
+        assert (now and now.data) == (self.before and self.before.data)
+        assert now is None or abs(now.expires_at - self.before.expires_at) < 60  # as Redis counts
 
     def check_log(self) -> None:
         text = self.caplog.text.casefold()
@@ -164,9 +184,32 @@ class Scene:
         return messages
 
 
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[Any]:
+    need_module("redis")
+    with importlib.import_module("tests.redis_server").redis_server() as server:
+        yield server
+
+
 @pytest.fixture
-def scene(caplog: pytest.LogCaptureFixture) -> Scene:
-    return Scene(caplog)
+def scene(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> Iterator[Scene]:
+    kind = getattr(request, "param", "memory")
+    if kind == "redis":
+        server = request.getfixturevalue("redis_server")
+        server.client.flushall()
+        store = importlib.import_module("minisession.stores.redis").RedisStore
+        scene = Scene(caplog, lambda clock: store(server.url, read_timeout=10, clock=clock))
+        scene.age = server.age
+    elif kind == "sqlite":
+        file = request.getfixturevalue("tmp_path") / "sessions.db"
+        scene = Scene(caplog, lambda clock: SQLiteStore(file, synchronous="NORMAL", clock=clock))
+    else:
+        scene = Scene(caplog)
+    yield scene
+    scene.backend.close()
+
+
+every_store = pytest.mark.parametrize("scene", ["memory", "sqlite", "redis"], indirect=True)
 
 
 # B: cookies
@@ -350,7 +393,7 @@ def test_B9_of_two_valid_sessions_the_first_is_it(scene: Scene) -> None:
     reply = scene.ok(f"{OURS}; {signed('second')}", environ={"QUERY_STRING": "write"})
     assert reply.verbs == ["load", "replace"]
     assert scene.ask(f"{signed('second')}; {OURS}").body == "second"
-    stored = scene.memory.load("second")
+    stored = scene.backend.load("second")
     assert stored is not None
     assert b"mark" not in stored.data
 
@@ -475,7 +518,7 @@ def test_B20_a_cookie_of_another_middleware_is_no_session_here(scene: Scene) -> 
     """One secret, another name: not read.  Apps are kept apart by stores (D: R41)."""
     scene.new(OURS, name="other")
     other = Scene(scene.caplog)
-    other.memory.delete(VICTIM)
+    other.backend.delete(VICTIM)
     other.before = None
     other.new(OURS, loads=1)
 
@@ -524,11 +567,12 @@ def test_R15_the_id_leaves_in_set_cookie_alone(scene: Scene) -> None:
     assert "HttpOnly" in dict(reply.headers)["Set-Cookie"]
 
 
+@every_store
 @pytest.mark.parametrize("id", ["A" * 32, VICTIM.lower(), "x"])
 def test_R4_a_signed_id_that_the_store_does_not_know_is_never_adopted(scene: Scene, id: str) -> None:
     """Fixation: whoever planted it would know the victim's id."""
     scene.new(signed(id), loads=1)
-    assert scene.memory.load(id) is None
+    assert scene.backend.load(id) is None
 
 
 # R3 and A10: ids that collide
@@ -553,6 +597,7 @@ def regenerate(session: Session) -> None:
     session.regenerate(user="mallory")
 
 
+@every_store
 @pytest.mark.parametrize("verb", [mark, regenerate, Session.save])
 def test_R3_an_id_that_is_taken_is_never_opened_or_overwritten(scene: Scene, verb: Callable[[Session], object]) -> None:
     """Creating is another verb than replacing: a collision costs another id."""
@@ -563,6 +608,7 @@ def test_R3_an_id_that_is_taken_is_never_opened_or_overwritten(scene: Scene, ver
     scene.kept()
 
 
+@every_store
 @pytest.mark.parametrize("verb", [mark, regenerate, Session.save])
 def test_R3_a_generator_stuck_on_a_taken_id_is_an_error(scene: Scene, verb: Callable[[Session], object]) -> None:
     """Bounded tries, and nothing is stored; a session that was to be replaced stands."""
@@ -583,6 +629,7 @@ def test_A10_the_id_is_read_only(scene: Scene) -> None:
     scene.kept()
 
 
+@every_store
 def test_A10_an_id_taken_from_the_request_is_still_only_created(scene: Scene) -> None:
     """The worst generator there is does not open another's session."""
     with pytest.raises(SessionError, match="taken"):
@@ -646,12 +693,13 @@ SIMILAR = [
 ]
 
 
+@every_store
 @pytest.mark.parametrize("id", [*SHAPES, *SIMILAR], ids=ascii)
 def test_C1_C2_C3_a_signed_id_of_any_shape_is_merely_unknown(scene: Scene, id: str) -> None:
     """Ids are keys, bound and binary-safe; a leaked secret opens no file, query or command."""
     scene.new(signed(id), loads=1)
-    assert set(scene.memory.ids()) - {VICTIM}
-    assert scene.memory.load(id) is None
+    assert set(scene.backend.ids()) - {VICTIM}
+    assert scene.backend.load(id) is None
     assert len(id) < 4 or id in NAME or id not in scene.caplog.text
 
 
@@ -666,14 +714,16 @@ def test_C3_an_id_that_was_never_issued_is_not_even_verified(
     scene.kept()
 
 
+@every_store
 def test_C4_an_expired_id_is_unknown(scene: Scene) -> None:
     """It ends on the server; what the browser keeps does not matter."""
     scene.ok(OURS)
-    scene.clock.advance(86400)
+    scene.later(86400)
     scene.before = None
     scene.new(OURS, loads=1)
 
 
+@every_store
 def test_C4_a_destroyed_id_is_unknown(scene: Scene) -> None:
     """Logging out ends the session, not only the cookie."""
     scene.ask(OURS, app=writing(Session.destroy))
@@ -681,12 +731,13 @@ def test_C4_a_destroyed_id_is_unknown(scene: Scene) -> None:
     scene.new(OURS, loads=1)
 
 
+@every_store
 def test_C4_a_replaced_id_is_a_tombstone_and_then_unknown(scene: Scene) -> None:
     """Late requests neither revive it nor overwrite the cookie that log-in just set."""
     scene.ask(OURS, app=writing(regenerate))
     late = scene.ask(OURS, environ={"QUERY_STRING": "write"})
     assert (late.body, late.ids, late.verbs) == ("nobody", [], ["load"])
-    scene.clock.advance(15)
+    scene.later(15)
     scene.before = None
     scene.new(OURS, loads=1)
 
@@ -735,7 +786,7 @@ def wire() -> Iterator[Wire]:
 @pytest.fixture
 def victim(wire: Wire, scene: Scene) -> Scene:
     """A fresh victim, and its log, behind the running server."""
-    wire.store.store = scene.memory
+    wire.store.store = scene.backend
     wire.store.calls.clear()
     return scene
 
@@ -830,6 +881,7 @@ INFINITE = [
 ]
 
 
+@every_store
 @pytest.mark.parametrize("data", CORRUPT.values(), ids=CORRUPT)
 def test_F1_a_corrupt_record_is_a_new_session_and_one_warning(scene: Scene, data: bytes) -> None:
     """Damage in the store is no outage, and the evidence is kept."""
@@ -840,6 +892,7 @@ def test_F1_a_corrupt_record_is_a_new_session_and_one_warning(scene: Scene, data
     scene.new(OURS, loads=1)
 
 
+@every_store
 def test_F1_a_record_cut_anywhere_is_no_session(scene: Scene) -> None:
     """A torn write."""
     for length in range(1, len(RECORD)):
@@ -851,6 +904,7 @@ def test_F1_a_record_cut_anywhere_is_no_session(scene: Scene) -> None:
         assert len(scene.warnings) == 2  # one for each of two requests
 
 
+@every_store
 def test_F1_an_empty_record_is_a_tombstone(scene: Scene) -> None:
     """Nothing implicit is stored for it, and it is nothing to warn of."""
     scene.put(b"")
@@ -859,6 +913,7 @@ def test_F1_an_empty_record_is_a_tombstone(scene: Scene) -> None:
     scene.kept()
 
 
+@every_store
 @pytest.mark.parametrize("data", NOT_JSON.values(), ids=NOT_JSON)
 def test_F2_a_foreign_record_is_a_new_session_and_one_warning(scene: Scene, data: bytes) -> None:
     """Whoever shares the store may write anything under our key."""
@@ -867,6 +922,7 @@ def test_F2_a_foreign_record_is_a_new_session_and_one_warning(scene: Scene, data
     assert len(scene.warnings) == 2  # one for each of two requests
 
 
+@every_store
 @pytest.mark.parametrize("protocol", range(5))
 def test_F2_a_pickle_is_never_loaded(scene: Scene, tmp_path: Path, protocol: int) -> None:
     """Who can write to the store must not run code here (CVE-2013-7489)."""
@@ -883,6 +939,7 @@ def test_F2_a_pickle_is_never_loaded(scene: Scene, tmp_path: Path, protocol: int
     assert not canary.exists()
 
 
+@every_store
 @pytest.mark.parametrize("data", INFINITE)
 def test_F3_numbers_that_are_not_finite_are_refused(scene: Scene, data: str) -> None:
     """A session that ends at NaN would never end, and Express could not read what we write back."""
@@ -891,6 +948,7 @@ def test_F3_numbers_that_are_not_finite_are_refused(scene: Scene, data: str) -> 
     assert len(scene.warnings) == 2
 
 
+@every_store
 @pytest.mark.parametrize("depth", [2_000, 100_000])
 @pytest.mark.parametrize("shape", [("[", "]"), ('{"a":', "}"), ("[", "")], ids=["lists", "dicts", "unclosed"])
 def test_F5_depth_is_no_crash(scene: Scene, depth: int, shape: tuple[str, str]) -> None:
@@ -915,12 +973,14 @@ def test_F5_a_record_over_max_bytes_is_not_even_parsed(
     assert all("max_bytes is 65536" in warning for warning in scene.warnings)
 
 
+@every_store
 def test_F5_a_record_of_max_bytes_is_loaded(scene: Scene) -> None:
     """The limit is a limit, and not one less."""
     scene.ok(OURS, max_bytes=len(RECORD))
     assert scene.ask(OURS, max_bytes=len(RECORD) - 1).body == "nobody"
 
 
+@every_store
 @pytest.mark.parametrize(
     "value", ["[" * 201 + "]" * 201, "[" * 900 + "]" * 900, f"[{'9' * 4290}]"], ids=["201", "900", "digits"]
 )
@@ -935,6 +995,7 @@ def test_F5_what_loads_can_be_read_and_stored(scene: Scene, value: str) -> None:
     scene.ask(OURS, app=writing(mark))
 
 
+@every_store
 def test_F3_a_refused_number_is_not_logged(scene: Scene) -> None:
     """No log line ever holds data, and 60 kB of digits are no log line."""
     scene.put(stored(f'"card":4242424242424242{"0" * 400}.0'))
@@ -952,6 +1013,7 @@ def created(at: float) -> bytes:
     return RECORD.replace(b"1794999000", str(at).encode())
 
 
+@every_store
 def test_F8_a_session_over_its_absolute_timeout_is_over(scene: Scene) -> None:
     """Also where the store still has it: the limit may be newer than the record."""
     scene.put(created(scene.clock() - 99))
@@ -960,17 +1022,19 @@ def test_F8_a_session_over_its_absolute_timeout_is_over(scene: Scene) -> None:
     scene.new(OURS, loads=1, absolute_timeout=100)
 
 
+@every_store
 def test_F8_a_record_without_created_gets_one_at_the_first_look(scene: Scene) -> None:
     """Express writes none, and an absolute timeout needs a start."""
     scene.put(b'{"cookie":{},"name":"victim"}')
     scene.ok(OURS, absolute_timeout=100)
-    scene.clock.advance(99)
+    scene.later(99)
     scene.ok(OURS, absolute_timeout=100)
-    scene.clock.advance(1)
+    scene.later(1)
     scene.before = None
     scene.new(OURS, loads=1, absolute_timeout=100)
 
 
+@every_store
 @pytest.mark.parametrize("ahead", [1, 1e6, 1e12, 1e299])
 def test_F8_a_session_created_in_the_future_loads_as_created_now(scene: Scene, ahead: float) -> None:
     """Clocks differ; and the year 33658 is no reason to fail."""
@@ -980,6 +1044,7 @@ def test_F8_a_session_created_in_the_future_loads_as_created_now(scene: Scene, a
     assert seen == [scene.clock()]
 
 
+@every_store
 def test_F8_a_session_created_in_1970_can_be_stored_and_loaded(scene: Scene) -> None:
     """Rounded to milliseconds, its beginning would be 0, which is no time, and the session lost."""
     scene.put(created(0.0004))
@@ -987,12 +1052,13 @@ def test_F8_a_session_created_in_1970_can_be_stored_and_loaded(scene: Scene) -> 
     scene.ok(OURS)
 
 
+@every_store
 def test_F8_created_in_the_future_never_lengthens_a_life(scene: Scene) -> None:
     """Looked at again and again, it must still end at the absolute timeout."""
     scene.put(created(scene.clock() + 1e6))
     for _ in range(3):
         assert scene.ask(OURS, absolute_timeout=9000).body == "victim"
-        scene.clock.advance(3000)
+        scene.later(3000)
     assert scene.ask(OURS, absolute_timeout=9000).body == "nobody"
 
 
@@ -1054,7 +1120,7 @@ def test_A7_what_json_does_not_hold_is_refused_as_it_is_assigned(scene: Scene, v
         assert "replace" not in scene.store.verbs
         with pytest.raises(TypeError):
             scene.ask(app=writing(way))
-        assert len(scene.memory) == 1
+        assert len(scene.backend) == 1
 
 
 @pytest.mark.parametrize(
@@ -1067,7 +1133,7 @@ def test_A7_what_json_does_not_hold_is_refused_at_commit(scene: Scene, value: ob
         with pytest.raises(TypeError, match=f"(?s)session\\['cart'\\].* is .*{message}"):
             scene.ask(cookie, app=writing(lambda session: session.setdefault("cart", []).append(value)))
     scene.kept()
-    assert len(scene.memory) == 1
+    assert len(scene.backend) == 1
 
 
 def test_A7_text_that_would_come_back_changed_is_refused_at_commit(scene: Scene) -> None:
@@ -1106,7 +1172,7 @@ def test_A7_a_session_over_max_bytes_is_refused(scene: Scene) -> None:
         with pytest.raises(SessionTooLarge, match="max_bytes is 65536"):
             scene.ask(cookie, app=writing(lambda session: session.update(big="x" * 65536)))
     scene.kept()
-    assert len(scene.memory) == 1
+    assert len(scene.backend) == 1
 
 
 FIT: list[Any] = [
@@ -1189,7 +1255,7 @@ def test_A8_every_change_is_noticed_and_nothing_else_is_written(
         scene.kept()
         return
     assert reply.verbs == ["load", "replace"]
-    now = scene.memory.load(VICTIM)
+    now = scene.backend.load(VICTIM)
     assert now is not None
     assert repr(record.decode(now.data).data) == repr(left)
 
