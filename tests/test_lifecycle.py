@@ -369,6 +369,28 @@ def test_a_nested_value_in_the_apps_hands_survives_a_merge() -> None:
     assert browser.visit(data) == {"k": 2, "cart": ["apple"], "new": 1}
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "left"),
+    [
+        (lambda session: session.pop("k"), put("new", 1), {"j": 1, "new": 1}),
+        (put("new", 1), lambda session: session.pop("k"), {"j": 1, "new": 1}),
+        (lambda session: session.pop("k"), put("k", 2), {"j": 1}),
+        (put("k", 2), lambda session: session.pop("k"), {"j": 1}),
+        (lambda session: session.clear(), put("new", 1), {"new": 1}),
+        (put("new", 1), lambda session: session.clear(), {"new": 1}),
+        (lambda session: session.clear(), put("k", 2), {}),
+    ],
+)
+def test_C4_a_deletion_holds_and_takes_nothing_else_with_it(ours: Page, theirs: Page, left: dict[str, int]) -> None:
+    """Also that of `clear`, which deletes the keys that it sees."""
+    browser = logged_in(Site(), j=1)
+    other = browser.twin()
+
+    browser.visit(lambda session: (ours(session), other.visit(theirs)))
+
+    assert browser.visit(data) == left
+
+
 def test_the_lifetime_merges_like_a_key() -> None:
     """One tab ticks "remember me", the other fills the cart."""
     site = Site()
@@ -551,6 +573,22 @@ def test_a_change_after_save_is_stored_again() -> None:
 
     assert site.store.verbs == ["load", "replace", "replace"]
     assert browser.visit(data) == {"k": 2, "cart": [1]}
+
+
+def test_C12_what_was_saved_is_not_saved_once_more_over_what_came_since() -> None:
+    """The end of a request stores what changed after `save`, and that alone."""
+    browser = logged_in(Site())
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        session["k"] = 2
+        session.save()
+        other.visit(put("k", 3))
+        session["mine"] = 1
+
+    browser.visit(page)
+
+    assert browser.visit(data) == {"k": 3, "mine": 1}
 
 
 def test_reload_drops_what_is_unsaved_and_reads_afresh() -> None:
@@ -769,6 +807,19 @@ def test_the_absolute_timeout_ends_a_session_however_busy_it_is() -> None:
         seen.append(browser.visit(lambda session: (session.regenerate(keep=True), len(session))[1]))
 
     assert seen == [1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("page", [LOOK, put("k", 2), lambda session: session.regenerate(keep=True)])
+def test_C11_a_session_that_expires_during_a_request_is_not_revived(page: Page) -> None:
+    """By its save, its touch, or under a new id; nor is the cookie removed: a late answer must not."""
+    site = Site(idle_timeout=100, rolling=True)
+    browser = logged_in(site)
+
+    browser.visit(lambda session: (page(session), site.clock.advance(100)))
+
+    assert browser.set_cookie is None
+    assert browser.visit(data) == {}
+    assert len(site.store.store) == 0
 
 
 def test_an_absolute_timeout_that_comes_during_a_request_refuses_its_save() -> None:
