@@ -12,13 +12,13 @@ _KNOWN = "memory:, sqlite:///file, sqlite:////folder/file, redis://, rediss://, 
 def open_store(url: str) -> ListingStore:
     """Open the store that ``url`` names, as found in a setting or an environment variable.
 
-    ============================ =====================================================
-    ``memory:``                  `MemoryStore`
-    ``sqlite:///sessions.db``    `SQLiteStore`, relative to the working directory
-    ``sqlite:////var/s.db``      `SQLiteStore`, absolute; the path is taken as it is
-    ``redis://host:6379/0``      `RedisStore`; also ``rediss://`` (TLS), ``unix://path``
-    ``redis+cluster://host``     `RedisStore` on a Redis Cluster, found by any node
-    ============================ =====================================================
+    | URL | store |
+    | --- | --- |
+    | `memory:` | `MemoryStore` |
+    | `sqlite:///sessions.db` | `SQLiteStore`, relative to the working directory |
+    | `sqlite:////var/s.db` | `SQLiteStore`, absolute; the path is taken as it is |
+    | `redis://host:6379/0` | `RedisStore`; also `rediss://` (TLS), `unix://path` |
+    | `redis+cluster://host` | `RedisStore` on a Redis Cluster, found by any node |
 
     Raises:
         TypeError, ValueError: the URL names no store; it is not repeated, as it may hold a password.
