@@ -31,6 +31,7 @@ TESTED_ELSEWHERE = {
     "frameworks.md": "test_frameworks.py",
     "deployment.md": "test_deployment.py",
     "scaling.md": "test_scaling_page.py",
+    "security.md": "test_security_docs.py",
     "express.md": "test_express_page.py",
     "command-line.md": "test_command_line.py",
     "writing-a-store.md": "test_store_contract.py",

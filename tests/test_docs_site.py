@@ -39,7 +39,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_page_is_there_and_can_be_found(site: Path) -> None:
     """By words from its first heading."""
     found = json.loads((site / "search" / "search_index.json").read_text())["docs"]
-    for page in DOCS.glob("*.md"):
+    for page in {*DOCS.glob("*.md")} - {DOCS / "security.md", DOCS / "security-rows.md"}:  # left out in mkdocs.yml
         title = page.read_text().partition("\n")[0].removeprefix("# ")
         assert any(title == entry["title"] for entry in found), page.name
 
