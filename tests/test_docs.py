@@ -237,4 +237,5 @@ def serving(command: str, port: int, folder: Path) -> Iterator[None]:
 def environment() -> dict[str, str]:
     """Return what the first step makes of it: this Python and its programs, a secret, minisession."""
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": programs, "PYTHONPATH": str(ROOT), "SESSION_SECRET": "0123456789abcdef" * 4}
+    ours = {"PATH": programs, "PYTHONPATH": str(ROOT), "SESSION_SECRET": "0123456789abcdef" * 4}
+    return {**os.environ, **ours, "PYTEST_ADDOPTS": ""}  # those of this very run are not the reader's
