@@ -1009,6 +1009,23 @@ def test_F2_a_user_that_does_not_encode_is_refused() -> None:
         record.decode(rb'{"cookie":{},"minisession":{"user":"\ud800"}}')
 
 
+@pytest.mark.parametrize("scene", ["redis"], indirect=True)
+def test_F9_a_key_of_another_type_is_a_new_session_and_one_warning(scene: Scene, redis_server: Any) -> None:
+    """Never a 503; and whose it is finds it as it was, whatever the session's page does."""
+    scene.backend.delete(VICTIM)
+    scene.before = None
+    redis_server.client.rpush(f"sess:{VICTIM}", "data")
+    scene.ask(OURS)
+    [warning] = scene.warnings
+    assert "not loaded: its key in Redis" in warning
+    scene.new(OURS, loads=1)
+    for verb in (regenerate, Session.save, Session.touch, Session.destroy):
+        assert scene.ask(OURS, app=writing(verb)).status == "200 OK"
+    with pytest.raises(SessionError, match="taken"):
+        scene.ask(app=writing(mark), genid=lambda environ: VICTIM)
+    assert redis_server.client.lrange(f"sess:{VICTIM}", 0, -1) == [b"data"]
+
+
 def created(at: float) -> bytes:
     return RECORD.replace(b"1794999000", str(at).encode())
 

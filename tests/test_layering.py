@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "stores.memory": {"stores.base"},
     "stores.sqlite": {"stores.base", "stores.sqlite_file"},
     "stores.sqlite_file": {"errors"},
-    "stores.redis": {"stores.base", "stores.redis_link", "errors"},
+    "stores.redis": {"stores.base", "stores.redis_link", "errors", "limited"},
     "stores.redis_link": {"errors"},
     "stores.urls": {"stores.base", "stores.memory", "stores.sqlite", "stores.redis"},
     "session": {"errors", "expiry", "wire.cookies", "wire.record"},

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from minisession import StoreUnavailable
+from minisession import StoreUnavailable, destroy_sessions_of
 from minisession.stores.base import Store
 from minisession.testing import StoreContract
 
 from .browser import Clock
 from .redis_server import SOON, RedisServer, free_port, redis_server  # skips where redis-py is missing
+from .site import Site
 
 from redis.cluster import RedisCluster  # isort: skip
 from redis.crc import key_slot  # isort: skip
@@ -197,6 +198,24 @@ def test_a_process_killed_between_index_and_record_leaves_an_entry_that_goes(
     assert (list(store.ids(user)), client.zrange(key, 0, -1)) == ([], [id.encode()])
     client.zincrby(key, -61, id)
     assert (list(store.ids(user)), client.zrange(key, 0, -1)) == ([], [])
+
+
+def test_F9_a_key_of_another_type_is_a_new_session_and_left_alone(cluster: Cluster) -> None:
+    """Also where the list of a user's sessions names it, from another node."""
+    store, user = RedisStore(cluster.url), user_on(0)
+    site = Site(store=store, clock=time.time)
+    browsers = [site.browser() for _ in range(2)]
+    for browser in browsers:
+        browser.visit(lambda session: session.regenerate(user=user))
+    key = f"sess:{browsers[0].id}"
+    node = cluster.nodes[home_of(key)].client
+    node.delete(key)
+    node.rpush(key, "data")
+    assert browsers[0].visit(lambda session: (session.is_new, session.user)) == (True, None)
+    assert destroy_sessions_of(store, user) == 1
+    assert browsers[0].visit(lambda session: session.update(n=1)) is None
+    assert (node.lrange(key, 0, -1), browsers[0].id in key) == ([b"data"], False)
+    store.close()
 
 
 class TestMovingSlots:

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 import minisession
-from minisession import Session, StoreUnavailable
+from minisession import Session, StoreUnavailable, destroy_sessions_of
 from minisession.stores.base import TOMBSTONE, ListingStore, Store
 from minisession.testing import StoreContract
 
@@ -160,7 +160,7 @@ class TestConnectRedisLayout:
         self, store: RedisStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its data were there still, and its TTL no more."""
-        monkeypatch.setattr(store._redis, "run", lambda *commands: [b"data", -2])
+        monkeypatch.setattr(store._redis, "run", lambda *commands, foreign: [b"data", -2])
         assert store.load("id") is None
 
     def test_an_empty_record_is_a_tombstone(self, store: RedisStore, server: RedisServer, clock: Clock) -> None:
@@ -246,19 +246,72 @@ class TestConnectRedisLayout:
         store.create("id", b"data", clock() + HOUR, "ann")
         server.client.set(b"sess:\xff", b"not UTF-8")
         server.client.hset("sess:hash", "field", "value")
-        server.client.set("minisession:user:sess:bob", "a string")
         assert list(store.ids()) == ["id"]
         assert store.purge() == 0
-        assert not store.create("hash", b"data", clock() + HOUR)
-        assert not store.replace("id", b"WRONGTYPE", b"data", clock() + HOUR)
-        for call in (lambda: store.load("hash"), lambda: store.create("x", b"data", clock() + HOUR, "bob")):
+        store.clear()
+        assert server.client.hgetall("sess:hash") == {b"field": b"value"}
+
+    def test_a_users_index_that_is_not_ours_is_an_outage_of_that_users_logins(
+        self, store: RedisStore, server: RedisServer, clock: Clock
+    ) -> None:
+        """A session that no list names would survive "log out everywhere"."""
+        server.client.set("minisession:user:sess:bob", "a string")
+        calls: list[Callable[[], object]] = [
+            lambda: store.create("bob's", b"data", clock() + HOUR, "bob"),
+            lambda: list(store.ids("bob")),
+        ]
+        for call in calls:
             with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
                 call()
-        assert server.client.hgetall("sess:hash") == {b"field": b"value"}
+        assert store.create("ann's", b"data", clock() + HOUR, "ann")
+        assert server.client.get("minisession:user:sess:bob") == b"a string"
 
     def test_it_is_a_listing_store(self, store: RedisStore) -> None:
         listing: ListingStore = store  # mypy is the test
         assert list(listing.ids()) == []
+
+
+OTHERS: dict[str, Callable[[Any, str], object]] = {
+    "list": lambda client, key: client.rpush(key, "data"),
+    "hash": lambda client, key: client.hset(key, "data", "data"),
+    "set": lambda client, key: client.sadd(key, "data"),
+    "sorted set": lambda client, key: client.zadd(key, {"data": 1}),
+    "stream": lambda client, key: client.xadd(key, {"data": "data"}),
+}
+
+
+@pytest.mark.parametrize("put_other", OTHERS.values(), ids=OTHERS)
+def test_F9_a_key_of_another_type_is_no_session_and_left_alone(
+    server: RedisServer, store: RedisStore, clock: Clock, put_other: Callable[[Any, str], object]
+) -> None:
+    """Absent to `load`, taken to `create`, and to the other verbs not what was seen."""
+    put_other(server.client, "sess:id")
+    as_it_was = server.client.dump("sess:id")
+    for at in (clock() + HOUR, clock()):  # when a record would be stored until then, and when it would be deleted
+        for user in (None, "ann"):
+            answers = [
+                store.load("id"),
+                store.create("id", b"new", at, user),
+                *(store.replace("id", seen, b"new", at, user) for seen in (b"data", b"", b"WRONGTYPE")),
+                store.replace("id", b"data", TOMBSTONE, at),
+                store.touch("id", b"data", at, user),
+                store.delete("id"),
+            ]
+            assert answers == [None, False, False, False, False, False, False, False]
+    assert (list(store.ids()), list(store.ids("ann"))) == ([], [])
+    assert (server.client.dump("sess:id"), server.client.ttl("sess:id")) == (as_it_was, -1)
+
+
+def test_F9_a_users_list_may_name_a_key_of_another_type(server: RedisServer, store: RedisStore, clock: Clock) -> None:
+    """Or nobody could end this user's other sessions."""
+    for id in ("live", "other"):
+        store.create(id, b"data", clock() + HOUR, "ann")
+    server.client.delete("sess:other")
+    server.client.rpush("sess:other", "data")
+    assert destroy_sessions_of(store, "ann") == 1
+    assert server.client.lrange("sess:other", 0, -1) == [b"data"]
+    make_old(server, 61)
+    assert (list(store.ids("ann")), index(server)) == ([], set())
 
 
 class TestAUsersIndex:
@@ -435,7 +488,7 @@ class TestRoundTrips:
 
     def test_a_logout_is_two(self, site: Site, server: RedisServer) -> None:
         commands = self.count(site, server, lambda session: session.destroy(), user=True)
-        assert commands == {"trips": 2, **LOAD, "del": 1}
+        assert commands == {"trips": 2, **LOAD, "getdel": 1}
 
     def test_a_new_id_with_the_data_kept_is_three(self, site: Site, server: RedisServer) -> None:
         commands = self.count(site, server, lambda session: session.regenerate(keep=True))

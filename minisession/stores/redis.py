@@ -8,10 +8,14 @@
 Every command and every script touches one key, as Cluster wants it.  Scripts compare bytes and never
 decode a record.  They are sent in full: EVAL takes as long as EVALSHA (measured), and no restart, failover
 or ``SCRIPT FLUSH`` can have lost them.
+
+A list, a hash or the like under ``sess:<id>`` is no session, and left as it is: absent to `load`, taken to
+`create`, never what was seen.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -19,6 +23,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ..errors import StoreUnavailable
+from ..limited import Limited
 from .base import Stored
 from .redis_link import BATCH, Command, Limits, connect
 
@@ -30,18 +35,19 @@ MAX_LIFE = 10 * 365 * 86400  # seconds; every key has a TTL, so that whatever is
 GRACE = 60  # seconds; a login under way has its entry in the user's index, and no record yet
 SAMPLE = 64  # entries looked at when a user's index has grown by 32, so that the dead stay the fewer
 
+# What `pcall` returns of a list or a hash is an error, and equals no string.
 REPLACE = """\
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[2] == '' then redis.call('DEL', KEYS[1]) end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1"""  # DEL is allowed when memory is full, and after it SET is: a tombstone always finds its place
 
 TOUCH = """\
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])"""
 
 DROP = """\
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])"""
 
 ENTER = """\
@@ -108,19 +114,23 @@ class RedisStore:
         self._clock = clock
         limits = Limits(connect_timeout, read_timeout, pool_timeout, max_connections)
         self._redis = connect(url_or_client, limits, monotonic)
+        self._tell = Limited(logging.getLogger("minisession"), monotonic)
 
     # The five verbs
 
     def load(self, id: str) -> Stored | None:
         """Return the record, or None."""
         key = self._prefix + id.encode()
-        match self._redis.run(("GET", key), ("PTTL", key)):
+        match self._redis.run(("GET", key), ("PTTL", key), foreign=True):
             case [bytes(data), -1]:
                 return Stored(data, inf)
             case [bytes(data), int(ttl)] if ttl >= 0:
                 return Stored(data, self._clock() + ttl / 1000)
             case [None | bytes(), int()]:
                 return None  # there was none, or it expired between the two
+            case [False, int()]:  # FOREIGN
+                self._tell(logging.WARNING, "session not loaded: its key in Redis is somebody else's list, hash or set")
+                return None
         raise StoreUnavailable("Redis: it answered what was not asked")
 
     def create(self, id: str, data: bytes, expires_at: float, user: str | None = None) -> bool:
@@ -152,7 +162,8 @@ class RedisStore:
 
     def delete(self, id: str) -> bool:
         """Forget the record; its entry in its user's index is pruned later."""
-        return self._redis.run(("DEL", self._prefix + id.encode())) == [1]
+        [record] = self._redis.run(("GETDEL", self._prefix + id.encode()), foreign=True)
+        return isinstance(record, bytes)
 
     def close(self) -> None:
         """Close our connections; a client that was given stays open."""

@@ -50,6 +50,9 @@ FAILURES = (
 
 Command = tuple[Any, ...]
 
+FOREIGN = False
+"""A reply, where asked for: the key holds a list, a hash, or whatever else is not ours."""
+
 
 class Limits(NamedTuple):
     """How long a call may wait, in seconds, for what; and how many connections there may be."""
@@ -159,17 +162,18 @@ class Node:
         self._renew = renew
         self._gate = Gate(monotonic)
 
-    def run(self, *commands: Command) -> list[Any]:
+    def run(self, *commands: Command, foreign: bool = False) -> list[Any]:
         """Carry the commands out in this order, in one round trip; return their replies.
 
         Raises:
-            StoreUnavailable: they may have been carried out, or not.
+            StoreUnavailable: they may have been carried out, or not.  With ``foreign``, a key of another
+                type is none, but `FOREIGN`.
         """
-        return _checked(self.ask(commands))
+        return _checked(self.ask(commands), foreign)
 
     def batch(self, commands: list[Command]) -> list[Any]:
-        """Carry many commands out, in any order."""
-        return self.run(*commands)
+        """Carry many commands out, in any order; a key of another type is `FOREIGN`."""
+        return self.run(*commands, foreign=True)
 
     def ask(self, commands: Sequence[Command]) -> list[Any]:
         """As `run`, with the errors that Redis answered among the replies."""
@@ -219,27 +223,27 @@ class Cluster:
         self._nodes: dict[str, Node] = {}
         self._refresh_at = 0.0
 
-    def run(self, *commands: Command) -> list[Any]:
+    def run(self, *commands: Command, foreign: bool = False) -> list[Any]:
         """Carry the commands out in this order, neighbours on one node in one round trip; return their replies.
 
         Raises:
-            StoreUnavailable: they may have been carried out, or some of them, or none.
+            StoreUnavailable: they may have been carried out, or some of them, or none.  `FOREIGN` as in `Node`.
         """
         replies: list[Any] = []
         try:
             for home, neighbours in groupby(commands, self._home):
                 asked = list(neighbours)
                 answers = self._node(home).ask(asked)
-                replies += _checked([self._follow(*pair) for pair in zip(asked, answers, strict=True)])
+                replies += _checked([self._follow(*pair) for pair in zip(asked, answers, strict=True)], foreign)
         except StoreUnavailable:
             self._refresh()
             raise
         return replies
 
     def batch(self, commands: list[Command]) -> list[Any]:
-        """Carry many commands out, node by node."""
+        """Carry many commands out, node by node; a key of another type is `FOREIGN`."""
         order = sorted(range(len(commands)), key=lambda n: str(self._home(commands[n]).name))
-        replies = dict(zip(order, self.run(*(commands[n] for n in order)), strict=True))
+        replies = dict(zip(order, self.run(*(commands[n] for n in order), foreign=True), strict=True))
         return [replies[n] for n in range(len(commands))]
 
     def scan(self, prefix: bytes, type: str) -> Iterator[list[bytes]]:
@@ -333,10 +337,12 @@ def _reply(connection: Any) -> Any:
         return error
 
 
-def _checked(replies: list[Any]) -> list[Any]:
-    for reply in replies:
+def _checked(replies: list[Any], foreign: bool) -> list[Any]:
+    for number, reply in enumerate(replies):
         if isinstance(reply, ResponseError):
-            raise _unavailable(reply)
+            if not (foreign and str(reply).startswith("WRONGTYPE")):
+                raise _unavailable(reply)
+            replies[number] = FOREIGN
     return replies
 
 
