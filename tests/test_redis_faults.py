@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from minisession import StoreUnavailable, get_session
+from minisession import Session, StoreUnavailable, get_session
 
-from .browser import Clock
+from .browser import Clock, SpyStore
 from .redis_server import SOON, Cut, RedisServer, Wire, redis_server  # skips where redis-py is missing
+from .site import Page, Site, data, put
 from .test_servers import PLAIN, Client, Environ, waitress, wrapped
 
 import redis  # isort: skip
@@ -336,6 +337,134 @@ def test_C10_no_touch_brings_back_what_was_deleted(server: RedisServer) -> None:
     assert server.client.keys("sess:*") == []
     assert list(store.ids("ann")) == []
     store.close()
+
+
+# A failover
+
+
+@contextmanager
+def replicated(*options: str) -> Iterator[tuple[RedisServer, RedisServer, Wire]]:
+    """Yield a master, its replica, and the wire between them."""
+    at_once = ("--repl-diskless-sync-delay", "0")
+    with redis_server(*at_once, *options) as master, redis_server(*at_once) as replica, Wire(master.port) as wire:
+        follow(replica, wire.port)
+        yield master, replica, wire
+        replica.client.replicaof("NO", "ONE")
+
+
+def all_is_replicated(master: RedisServer) -> bool:
+    master.client.set("the last", "write")  # of this connection, for which WAIT waits
+    return bool(master.client.wait(1, 1000 * SOON) == 1)
+
+
+def follow(replica: RedisServer, port: int) -> None:
+    replica.client.replicaof("127.0.0.1", port)
+    until = time.monotonic() + SOON
+    while replica.client.info("replication")["master_link_status"] != "up":
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@contextmanager
+def parted(wire: Wire) -> Iterator[None]:
+    """Let nothing through, and tell neither side."""
+    over = threading.Event()
+
+    def held(chunk: bytes) -> bytes:
+        assert over.wait(2 * SOON)
+        raise Cut(b"")
+
+    wire.sent = wire.answered = held
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def log_in(name: str) -> Page:
+    return lambda session: session.regenerate(user=name)
+
+
+def user(session: Session) -> str | None:
+    return session.user
+
+
+def test_S7_what_a_failover_loses_is_lost_and_the_old_master_wins_nothing_back() -> None:
+    """Redis acknowledges before it replicates: a logout can be undone, a write, a login.  No more than that.
+
+    The old master is not dead but cut off, and one server goes on with it, until it becomes a replica.
+    """
+    with replicated() as (master, replica, wire):
+        old, new = RedisStore(master.url), RedisStore(replica.url)
+        moving, staying = SpyStore(old), SpyStore(old)
+        site, left_behind = Site(store=moving, clock=time.time), Site(store=staying, clock=time.time)
+        ada, bob, carl, dora = (site.browser() for _ in range(4))
+        for browser, name in ((ada, "ada"), (bob, "bob"), (dora, "dora")):
+            browser.visit(log_in(name))
+            browser.visit(put("n", 1))
+        assert all_is_replicated(master)
+        ada_before, ids = ada.twin(), {browser.id for browser in (ada, bob)}
+
+        def fail_over(session: Session) -> None:
+            """What happens while two requests are under way that have loaded from the old master."""
+            assert session["n"] == 2
+            replica.client.replicaof("NO", "ONE")
+            moving.store = new
+            assert ada_before.visit(user) == "ada"
+            assert bob.twin().visit(data) == {"n": 1}
+            assert (carl.visit(user), carl.visit(data)) == (None, {})
+            bob.twin().visit(put("m", 1))
+            dora.twin().visit(lambda session: session.destroy())
+            left_behind.browser(bob.cookie).visit(put("n", 3))
+            follow(master, replica.port)
+            session["late"] = 1
+
+        with parted(wire):
+            ada.visit(lambda session: session.destroy())
+            bob.visit(put("n", 2))
+            carl.visit(log_in("carl"))
+            dora.visit(lambda session: (session.update(n=2), bob.visit(fail_over)))
+
+        assert bob.visit(data) == {"n": 1, "m": 1, "late": 1}
+        assert (bob.set_cookie, dora.set_cookie) == (None, None)
+        assert (bob.visit(user), dora.visit(user), carl.visit(user)) == ("bob", None, None)
+        assert set(new.ids()) == ids
+        late = left_behind.browser(bob.cookie)
+        late.get(extra_environ={"test.page": put("n", 4), "test.results": []}, status=503)
+        assert bob.visit(data)["n"] == 1
+        old.close()
+        new.close()
+
+
+def test_S7_a_master_that_must_have_a_replica_acknowledges_nothing_for_long_without_one() -> None:
+    """With ``min-replicas-to-write`` a failover loses no more than the last moments; reading goes on."""
+    options = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "1")
+    with replicated(*options) as (master, replica, wire):
+        old, new = RedisStore(master.url), RedisStore(replica.url)
+        store = SpyStore(old)
+        browser = Site(store=store, clock=time.time).browser()
+        browser.visit(log_in("ada"))
+        before = browser.cookie
+        assert all_is_replicated(master)
+
+        def refused(page: Page) -> bool:
+            environ = {"test.page": page, "test.results": []}
+            return browser.get(extra_environ=environ, expect_errors=True).status_code == 503
+
+        with parted(wire):
+            until = time.monotonic() + SOON
+            while not refused(lambda session: session.update(n=session.get("n", 0) + 1)):
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            assert all(refused(page) for page in (put("n", 2), log_in("bob"), lambda session: session.destroy()))
+            assert (browser.cookie, browser.visit(user)) == (before, "ada")
+            replica.client.replicaof("NO", "ONE")
+            store.store = new
+            assert browser.visit(user) == "ada"
+            browser.visit(lambda session: session.destroy())
+        assert (browser.cookie, list(new.ids())) == (None, [])
+        old.close()
+        new.close()
 
 
 # The soak
