@@ -449,7 +449,7 @@ def test_S7_a_master_that_must_have_a_replica_acknowledges_nothing_for_long_with
 
         def refused(page: Page) -> bool:
             environ = {"test.page": page, "test.results": []}
-            return browser.get(extra_environ=environ, expect_errors=True).status_code == 503
+            return bool(browser.get(extra_environ=environ, expect_errors=True).status_code == 503)
 
         with parted(wire):
             until = time.monotonic() + SOON
