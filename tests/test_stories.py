@@ -1,19 +1,53 @@
-"""Stories with browsers and threads: the races that sessions are known to lose, and do not lose here."""
+"""Stories with browsers and threads: the races that sessions are known to lose, and do not lose here.
+
+Those that a store could lose, on each of ours.
+"""
 
 from __future__ import annotations
 
+import importlib
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from minisession import MemoryStore, Session
+import pytest
+
+from minisession import MemoryStore, Session, SQLiteStore
 from minisession.stores.memory import FREED_PER_CALL
 
-from .browser import Clock
+from .browser import Clock, SpyStore
 from .site import Site, data, put
+from .tools import need_module
 
 THREADS = 8
+
+
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    need_module("redis")
+    with importlib.import_module("tests.redis_server").redis_server() as server:
+        yield server.url
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    store: Any = MemoryStore()
+    if request.param == "sqlite":
+        file = request.getfixturevalue("tmp_path") / "sessions.db"
+        store = SQLiteStore(file, timeout=10, synchronous="NORMAL")
+    elif request.param == "redis":
+        url = request.getfixturevalue("redis_url")
+        store = importlib.import_module("minisession.stores.redis").RedisStore(url, read_timeout=10)
+        store.clear()
+    yield Site(store=SpyStore(store), clock=time.time)
+    store.close()
+
+
+def live(site: Site) -> int:
+    """Return how many sessions there are."""
+    return len(list(site.store.store.ids()))
 
 
 def together(number: int, request: Callable[[int], Any]) -> None:
@@ -22,9 +56,9 @@ def together(number: int, request: Callable[[int], Any]) -> None:
         list(pool.map(request, range(number)))
 
 
-def test_eight_threads_that_write_eight_keys_lose_none() -> None:
+def test_eight_threads_that_write_eight_keys_lose_none(site: Site) -> None:
     """Every one has loaded before any saves: the case in which the others lose seven of eight."""
-    browser = Site().browser()
+    browser = site.browser()
     browser.visit(put("start", 0))
     rounds = 20
     for turn in range(rounds):
@@ -42,9 +76,9 @@ def test_eight_threads_that_write_eight_keys_lose_none() -> None:
     assert len(browser.visit(data)) == 1 + rounds * THREADS
 
 
-def test_eight_threads_count_exactly() -> None:
+def test_eight_threads_count_exactly(site: Site) -> None:
     """`transact` runs again where another came in between."""
-    browser = Site().browser()
+    browser = site.browser()
     browser.visit(put("n", 0))
     each = 25
 
@@ -61,9 +95,8 @@ def test_eight_threads_count_exactly() -> None:
     assert browser.visit(lambda session: session["n"]) == THREADS * each
 
 
-def test_a_logout_is_never_undone_by_a_slow_writer() -> None:
+def test_a_logout_is_never_undone_by_a_slow_writer(site: Site) -> None:
     """30 of 30 stay logged out, whichever cookie is tried; the writer was in flight during the logout."""
-    site = Site()
     revived = 0
     for _ in range(30):
         browser = site.browser()
@@ -87,12 +120,11 @@ def test_a_logout_is_never_undone_by_a_slow_writer() -> None:
             revived += visitor.visit(lambda session: session.user) is not None
 
     assert revived == 0
-    assert len(site.store.store) == 0
+    assert live(site) == 0
 
 
-def test_a_planted_id_is_worth_nothing_after_the_login() -> None:
+def test_a_planted_id_is_worth_nothing_after_the_login(site: Site) -> None:
     """Session fixation: whoever planted the id must not follow the user in."""
-    site = Site()
     attacker = site.browser()
     attacker.visit(put("trap", 1))
     victim = site.browser(attacker.cookie)
@@ -106,15 +138,14 @@ def test_a_planted_id_is_worth_nothing_after_the_login() -> None:
     assert victim.visit(data) == {}
 
 
-def test_a_login_is_visible_to_the_very_next_request() -> None:
+def test_a_login_is_visible_to_the_very_next_request(site: Site) -> None:
     """The store is written before the headers leave, so no browser can be faster than its session."""
-    site = Site()
     browser = site.browser()
     stored: list[int] = []
 
     def server(environ: dict[str, Any], start_response: Any) -> Any:
         def started(*response: Any) -> Any:
-            stored.append(len(site.store.store))
+            stored.append(live(site))
             return start_response(*response)
 
         return site.app(environ, started)
@@ -126,9 +157,9 @@ def test_a_login_is_visible_to_the_very_next_request() -> None:
     assert browser.visit(lambda session: session.user) == "ada"
 
 
-def test_threads_of_one_request_share_its_session() -> None:
+def test_threads_of_one_request_share_its_session(site: Site) -> None:
     """Also where they look at it first at the same time."""
-    browser = Site().browser()
+    browser = site.browser()
     browser.visit(put("start", 0))
 
     def page(session: Session) -> None:
@@ -182,9 +213,8 @@ class Counting:
         return call
 
 
-def test_two_visitors_never_share() -> None:
+def test_two_visitors_never_share(site: Site) -> None:
     """The first thing to get right."""
-    site = Site()
     ada, bob = site.browser(), site.browser()
     ada.visit(put("name", "ada"))
     bob.visit(put("name", "bob"))
