@@ -396,8 +396,8 @@ def test_S7_what_a_failover_loses_is_lost_and_the_old_master_wins_nothing_back()
     """
     with replicated() as (master, replica, wire):
         old, new = RedisStore(master.url), RedisStore(replica.url)
-        moving, staying = SpyStore(old), SpyStore(old)
-        site, left_behind = Site(store=moving, clock=time.time), Site(store=staying, clock=time.time)
+        moving = SpyStore(old)
+        site, left_behind = Site(store=moving, clock=time.time), Site(store=old, clock=time.time)
         ada, bob, carl, dora = (site.browser() for _ in range(4))
         for browser, name in ((ada, "ada"), (bob, "bob"), (dora, "dora")):
             browser.visit(log_in(name))
