@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import random
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -790,7 +791,7 @@ class TestRefusals:
         [
             (readonly, (*WRITES, *DELETES)),
             (without_its_master, READS),
-            (without_replicas, WRITES),
+            (without_replicas, (*WRITES, *DELETES)),
             (out_of_memory, WRITES),
             (locked_out, (*READS, *WRITES, *DELETES)),
             (without_permission, (*READS, *WRITES, *DELETES)),
@@ -842,6 +843,25 @@ class TestRefusals:
                     refusals.add(str(error))
             assert any("loading the dataset" in refusal for refusal in refusals)
             assert "gone" not in refusals
+            store.close()
+
+    def test_S4_a_redis_that_cannot_write_its_file_is_an_outage(self) -> None:
+        """MISCONF: a full disk, as a rule.  Reading goes on."""
+        with redis_server("--save", "3600 1000000") as server:
+            store = RedisStore(server.url)
+            store.create("id", b"data", inf)
+            shutil.rmtree(server.folder)  # where it would write
+            server.client.bgsave()
+            until = time.monotonic() + SOON
+            while server.client.info("persistence")["rdb_last_bgsave_status"] == "ok":
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            for verb in (*WRITES, *DELETES):
+                with pytest.raises(StoreUnavailable, match="MISCONF"):
+                    verb(store)
+            stored = store.load("id")
+            assert stored is not None
+            assert stored.data == b"data"
             store.close()
 
     def test_S4_a_cluster_is_told_from_a_node(self) -> None:
