@@ -8,10 +8,12 @@ Importing this module imports no peer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from itertools import count
 from typing import Any, NamedTuple
+
+from .driving import WSGI, as_wsgi
 
 SECRET = "8mJ2q0vX5cR7tB1nL4wZ9yK3hF6dS0aG"  # 32 bytes
 LIFETIME = 86400.0  # seconds
@@ -26,7 +28,6 @@ DATA: dict[str, Any] = {
 }
 """What a login puts into the session: 189 bytes of JSON."""
 
-WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
 Page = Callable[[Any], bytes]
 
 
@@ -65,6 +66,14 @@ PEERS = {
     "pyramid": Peer("Pyramid", "signed cookie", ("pyramid",)),
     "starlette": Peer("Starlette", "signed cookie", ("starlette",)),
 }
+
+"""The Python ones: `make` makes them."""
+
+NODE = {
+    "express-session": Peer("express-session", "server-side"),
+    "express": Peer("express-session, Express", "server-side"),
+}
+"""Those of node/site.js, under Node's own http and under Express."""
 
 
 def make(name: str, store: str = "memory", lifetime: float = LIFETIME) -> Apps:
@@ -430,45 +439,7 @@ def _starlette(url: str | None, lifetime: float) -> Apps:
 
             return answer
 
-        return _driven(Starlette(routes=[Route(r, view(p)) for r, p in pages.items()], middleware=middleware))
+        return as_wsgi(Starlette(routes=[Route(r, view(p)) for r, p in pages.items()], middleware=middleware))
 
     sessions = Middleware(SessionMiddleware, secret_key=SECRET, max_age=int(lifetime), https_only=True)
     return Apps(app(_with(Pages()), sessions), app(_without()), lambda: None)
-
-
-def _driven(asgi: Any) -> WSGI:
-    """Call an ASGI app that awaits nothing but us as a WSGI app, for measuring it in process."""
-    request = {"type": "http.request", "body": b"", "more_body": False}
-
-    async def receive() -> dict[str, Any]:
-        return request
-
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        cookie = environ.get("HTTP_COOKIE")
-        headers = [(b"host", b"www.example.com")] + ([(b"cookie", cookie.encode("latin-1"))] if cookie else [])
-        scope = {
-            "type": "http",
-            "http_version": "1.1",
-            "method": "GET",
-            "scheme": environ["wsgi.url_scheme"],
-            "path": environ["PATH_INFO"],
-            "root_path": "",
-            "query_string": b"",
-            "headers": headers,
-        }
-        sent: list[Any] = []
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        try:
-            asgi(scope, receive, send).send(None)
-        except StopIteration:
-            start, *blocks = sent
-        else:
-            raise RuntimeError("the app waits for something that never comes")
-        fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start["headers"]]
-        start_response(str(start["status"]), fields)
-        return [block["body"] for block in blocks]
-
-    return app
