@@ -80,11 +80,14 @@ class Floor:
     """The steps, to be timed as a peer's scenarios are."""
 
     def __init__(self) -> None:
-        self.versions: dict[str, str] = {}
         self._names = _names()
 
+    def versions(self) -> dict[str, str]:
+        """Return none: the steps are the interpreter's."""
+        return {}
+
     def time(self, scenario: str, bare: bool, loops: int) -> float:
-        """Return the seconds that ``loops`` times a step take, or what is there without it."""
+        """Return the seconds that ``loops`` times the step of this name take, or what is there without it."""
         step = STEPS[scenario]
         statement = step.without if bare else step.statement
         return Timer(statement, "gc.enable()", globals=self._names).timeit(loops)

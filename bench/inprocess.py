@@ -1,56 +1,126 @@
 """What a session costs a request, in process: an app with sessions minus the same app without.
 
-All peers are measured in the same rounds, in an order that is drawn anew for each: whatever else the
-machine does hits all of them alike.
+All peers are measured in the same rounds, in an order drawn anew for each, so that whatever else the machine
+does hits all of them alike.
 """
 
 from __future__ import annotations
 
-import random
+import shutil
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 from .checks import check
 from .floor import STEPS
 from .peers import NODE, PEERS
-from .workers import Missing, Worker
+from .processes import HERE, Worker, node, python, worker
+from .timing import shuffled
 
 SCENARIOS = ("untouched", "cookie", "read", "write", "login", "regenerate", "logout")
+PEERS_IN_MEMORY = {name: peer for name, peer in {**PEERS, **NODE}.items() if "memory" in peer.stores}
+NO_IDS = "signed cookie"  # the kind of peers that have none to regenerate
 
 
 class Effort(NamedTuple):
-    """How long to measure: ``processes`` of each peer, one after the other, ``rounds`` in each."""
+    """How long to measure: so many processes of each peer, one after the other, and rounds in each."""
 
     processes: int
     rounds: int
-    seconds: float  # of each of a round's measurements
-    samples: int  # of the profile, for each scenario
+    seconds: float  # that a measurement takes
+    loops: int  # requests of each scenario under the profiler
 
 
-FULL = Effort(3, 7, 0.06, 4000)
-QUICK = Effort(1, 3, 0.005, 200)
+FULL = Effort(3, 7, 0.06, 50_000)
+QUICK = Effort(1, 3, 0.005, 2_000)
 
 
-def run(quick: bool = False, peers: Iterable[str] = ()) -> dict[str, Any]:
-    """Measure; the result is for `report`, and holds every round, in microseconds.
+def run(quick: bool, names: Iterable[str] = PEERS_IN_MEMORY) -> dict[str, Any]:
+    """Return every round's figures, in microseconds.
 
     Args:
         quick: to see that it works; the figures are worth little.
-        peers: only these.
+        names: the peers to measure; always beside the floor.
     """
     effort = QUICK if quick else FULL
-    in_memory = [name for name, peer in {**PEERS, **NODE}.items() if "memory" in peer.stores]
-    names = [name for name in in_memory if name in peers or not peers]
-    result: dict[str, Any] = {"peers": {}, "floor": {}, "profile": {}, "missing": {}}
+    result: dict[str, Any] = {"versions": {}, "checks": {}, "missing": {}, "rounds": {}, "profile": {}}
     for number in range(effort.processes):
         with ExitStack() as stack:
-            workers = []
+            workers = {}
             for name in [*names, "floor"]:
-                try:
-                    workers.append(stack.enter_context(Worker(name)))
-                except Missing as reason:
-                    result["missing"][name] = str(reason)
-            _measure(workers, effort, result, number)
+                if missing := _missing(name):
+                    result["missing"][name] = missing
+                else:
+                    workers[name] = stack.enter_context(worker(_command(name), 0))
+            if number == 0:
+                _ask_first(workers, effort, result)
+            _measure(workers, effort, result["rounds"], f"process {number + 1} of {effort.processes}")
     return result
+
+
+def _command(name: str) -> list[str]:
+    return node("worker.js", name, "memory") if name in NODE else python("worker", name)
+
+
+def _missing(name: str) -> str | None:
+    """Return what is not installed, and how it is."""
+    if name in NODE:
+        if shutil.which("node") is None:
+            return "no node on the PATH"
+        if not (HERE / "node" / "node_modules").is_dir():
+            return "npm install --prefix bench/node"
+        return None
+    try:
+        for package in PEERS[name].packages if name in PEERS else ():
+            version(package)
+    except PackageNotFoundError as error:
+        return f"pip install {error.name}"
+    return None
+
+
+def _ask_first(workers: dict[str, Worker], effort: Effort, result: dict[str, Any]) -> None:
+    for name, peer in workers.items():
+        result["versions"].update(peer.ask("versions"))
+        if name != "floor":
+            result["checks"][name] = check(peer, PEERS_IN_MEMORY[name].kind != NO_IDS)
+    if "minisession" in workers:
+        for scenario in SCENARIOS:
+            result["profile"][scenario] = workers["minisession"].ask("profile", scenario=scenario, loops=effort.loops)
+
+
+Rounds = dict[str, dict[str, dict[str, list[float]]]]
+"""By name, scenario, and "with" or "without": microseconds of each round."""
+
+
+def _measure(workers: dict[str, Worker], effort: Effort, rounds: Rounds, where: str) -> None:
+    todo = [(name, scenario) for name in workers for scenario in scenarios_of(name)]
+    loops = {each: _calibrated(workers[each[0]], each[1], effort.seconds) for each in todo}
+    for number in range(effort.rounds):
+        print(f"in process: {where}, round {number + 1} of {effort.rounds}", file=sys.stderr)
+        for each in shuffled(todo, 1):
+            name, scenario = each
+            found = rounds.setdefault(name, {}).setdefault(scenario, {"with": [], "without": []})
+            for bare in shuffled((False, True), 1):
+                took = workers[name].ask("time", scenario=scenario, bare=bare, loops=loops[each][bare])
+                found["without" if bare else "with"].append(round(took / loops[each][bare] * 1e6, 4))
+
+
+def scenarios_of(name: str) -> Iterable[str]:
+    """Return what is measured of a peer; of the floor, its steps."""
+    if name == "floor":
+        return STEPS
+    return [each for each in SCENARIOS if each != "regenerate" or PEERS_IN_MEMORY[name].kind != NO_IDS]
+
+
+def _calibrated(peer: Worker, scenario: str, seconds: float) -> dict[bool, int]:
+    """Return how many requests take ``seconds``, without sessions (True) and with."""
+
+    def enough(bare: bool) -> int:
+        loops = 10
+        while (took := peer.ask("time", scenario=scenario, bare=bare, loops=loops)) < seconds / 4:
+            loops *= 4
+        return max(1, int(loops * seconds / took))
+
+    return {bare: enough(bare) for bare in (True, False)}

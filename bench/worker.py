@@ -1,12 +1,10 @@
 """One peer, or the floor, in a process of its own: ``python -m bench.worker NAME``.
 
-Commands are lines of JSON on stdin, their results lines of JSON on stdout; the first line is the versions.
 ``node/worker.js`` is the same for Node.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -16,6 +14,7 @@ from typing import Any
 from .driving import OTHERS, carrying, pair, seconds, send
 from .floor import Floor
 from .peers import PEERS, make
+from .processes import answer
 from .sampling import Sampler
 
 
@@ -24,7 +23,12 @@ class Site:
 
     def __init__(self, name: str) -> None:
         self.apps = make(name)
-        self.versions = {package: version(package) for package in PEERS[name].packages}
+        self._peer = PEERS[name]
+        self._lasting = ""
+
+    def versions(self) -> dict[str, str]:
+        """Return those of the peer's packages."""
+        return {package: version(package) for package in self._peer.packages}
 
     def request(self, path: str, cookie: str | None, bare: bool) -> dict[str, Any]:
         """Send one request, with this ``name=value`` as our cookie."""
@@ -36,7 +40,7 @@ class Site:
         path = path_of(scenario)
         seconds(app, path, self._cookies(scenario, loops // 10))
         took = seconds(app, path, self._cookies(scenario, loops))
-        self.apps.clear()
+        self._clear()
         return took
 
     def profile(self, scenario: str, loops: int) -> dict[str, int]:
@@ -44,7 +48,7 @@ class Site:
         cookies = self._cookies(scenario, loops)
         with Sampler() as sampler:
             seconds(self.apps.app, path_of(scenario), cookies)
-        self.apps.clear()
+        self._clear()
         return dict(sampler.counts)
 
     def _cookies(self, scenario: str, loops: int) -> Iterable[str]:
@@ -52,7 +56,13 @@ class Site:
             return repeat(OTHERS, loops)
         if scenario in ("regenerate", "logout"):
             return [self._logged_in() for _ in range(loops)]
-        return repeat(self._logged_in(), loops)
+        self._lasting = self._lasting or self._logged_in()
+        return repeat(self._lasting, loops)
+
+    def _clear(self) -> None:
+        self.apps.clear()
+        if self._peer.kind == "server-side":  # others are renewed only when they are some seconds old, as most are
+            self._lasting = ""
 
     def _logged_in(self) -> str:
         set_cookie = send(self.apps.app, "/login", OTHERS).set_cookie
@@ -65,14 +75,5 @@ def path_of(scenario: str) -> str:
     return "/untouched" if scenario == "cookie" else f"/{scenario}"
 
 
-def main(name: str) -> None:
-    """Answer commands until there are no more."""
-    place: Any = Floor() if name == "floor" else Site(name)
-    print(json.dumps(place.versions), flush=True)
-    for line in sys.stdin:
-        command = json.loads(line)
-        print(json.dumps(getattr(place, command.pop("do"))(**command)), flush=True)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1])
+    answer(Floor() if sys.argv[1] == "floor" else Site(sys.argv[1]))

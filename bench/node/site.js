@@ -7,6 +7,8 @@ const session = require("express-session");
 const { SECRET, USER, DATA } = JSON.parse(process.env.BENCH_SITE);
 let visits = 100000;
 
+console.warn = () => {}; // MemoryStore says in production what nobody needs to be told here
+
 // What the pages do; each calls answer() when it is done.
 const pages = {
   untouched: (req, answer) => answer(),
