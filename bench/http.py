@@ -1,147 +1,155 @@
 """Over HTTP: each app under waitress on one CPU, and beside it, on the other, `wrk` with four connections.
 
-Each round asks every server in turn, an app right after its bare one; the ratio of the two is taken within
-the round.  On one CPU a server's threads share what there is, so the ratio is that of CPU time per request.
+Each round asks every server in turn, an app right after its bare one, and the ratio of the two is taken
+within the round.  The load keeps the server's CPU busy, so that throughput is the reciprocal of CPU time per
+request; that is measured as well, since other work on the machine does not count as such.
 """
 
 from __future__ import annotations
 
 import http.client
-import json
 import logging
-import os
-import platform
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import psutil
 
 from . import peers
-from .processes import kept, median, running, shuffled, significant, spread
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from .processes import kept, node, python, running
+from .timing import median, shuffled, significant, spread
 
 CONNECTIONS = 4
 THREADS = 4
 SERVER_CPU, LOAD_CPU = 0, 1
+BARE = "bare"
 PAGES = ("read", "write")
 
 # Starlette is no WSGI app: waitress cannot serve it, and another server would be another measurement.
-WSGI_PEERS = [name for name, peer in peers.PEERS.items() if "memory" in peer.stores and name != "starlette"]
-NODE_PEERS = {"express-session": "express-session, node:http", "express": "express-session, Express"}
+NAMES = [*(name for name, peer in peers.PEERS.items() if "memory" in peer.stores and name != "starlette"), *peers.NODE]
+TITLES = {name: peer.title for name, peer in {**peers.PEERS, **peers.NODE}.items()}
 
 
-def run(quick: bool) -> dict[str, Any]:
-    """Return requests per second, latencies and the ratio to the bare app, of reads and of writes.
+class Server(NamedTuple):
+    """Where a server listens, and its process."""
 
-    Raises:
-        RuntimeError: wrk is not there, or an app answered what it should not.
-    """
-    if shutil.which("wrk") is None:
-        raise RuntimeError("wrk is needed: apt install wrk, or https://github.com/wg/wrk")
-    rounds, seconds = (1, 1) if quick else (7, 2)
-    names = [*WSGI_PEERS, *(NODE_PEERS if shutil.which("node") else ())]
-    with ExitStack() as stack:
-        sites = {name: stack.enter_context(_site(name)) for name in names}
-        measured = measure(sites, rounds, seconds)
-    return {
-        "unit": "requests per second",
-        "setting": f"{CONNECTIONS} connections, {THREADS} threads, {rounds} rounds of {seconds} s, medians",
-        "versions": {"waitress": version("waitress"), "wrk": _wrk_version(), "python": platform.python_version()},
-        "rows": [row(name, page, measured[name]) for page in PAGES for name in names],
-    }
+    port: int
+    process: psutil.Process
 
 
-class Load(NamedTuple):
-    """What wrk has measured: requests per second, and seconds."""
+class Site(NamedTuple):
+    """A peer's two servers, and the cookie of a session."""
 
+    app: Server
+    bare: Server
+    cookie: str
+
+
+class Report(NamedTuple):
+    """What wrk says: requests, how many in a second, and how many seconds they took."""
+
+    requests: int
     rate: float
     p50: float
     p99: float
 
 
-class Site(NamedTuple):
-    """A peer's two servers."""
+class Load(NamedTuple):
+    """What wrk says, and the CPU time that the server took for a request, in seconds."""
 
-    app: int  # the port
-    bare: int
-    cookie: str
-
-
-def measure(sites: dict[str, Site], rounds: int, seconds: int) -> dict[str, dict[str, list[Load]]]:
-    """Return each site's loads, round by round: bare, and each page."""
-    measured: dict[str, dict[str, list[Load]]] = {name: {half: [] for half in ("bare", *PAGES)} for name in sites}
-    for name in shuffled([*sites], 1):  # V8 compiles, caches are filled
-        for half in measured[name]:
-            load(sites[name], half, 1)
-    for name in shuffled([*sites], rounds):
-        for half, loads in measured[name].items():
-            loads.append(load(sites[name], half, seconds))
-    return measured
+    report: Report
+    cpu: float
 
 
-def row(name: str, page: str, loads: dict[str, list[Load]]) -> dict[str, Any]:
-    """Return a line of the table."""
-    rates = [each.rate for each in loads[page]]
-    bare = [each.rate for each in loads["bare"]]
-    ratios = [with_ / without for with_, without in zip(rates, bare, strict=True)]
+def run(quick: bool) -> dict[str, Any]:
+    """Return a table for each page.
+
+    Raises:
+        RuntimeError: wrk is not there, or an app answered what it should not.
+    """
+    if shutil.which("wrk") is None:
+        raise RuntimeError("wrk is needed: https://github.com/wg/wrk, or a package of your system")
+    rounds, seconds = (1, 1) if quick else (7, 2)
+    names = [name for name in NAMES if name not in peers.NODE or shutil.which("node")]
+    with ExitStack() as stack:
+        sites = {name: stack.enter_context(_site(name)) for name in names}
+        loads: dict[str, dict[str, list[Load]]] = {name: {page: [] for page in (BARE, *PAGES)} for name in names}
+        for name in names:  # V8 compiles, caches are filled
+            for page in loads[name]:
+                load(sites[name], page, 1)
+        for name in shuffled(names, rounds):
+            for page, measured in loads[name].items():
+                measured.append(load(sites[name], page, seconds))
     return {
-        "peer": NODE_PEERS.get(name) or peers.PEERS[name].title,
-        "page": page,
-        "rate": median(rates),
-        "spread": spread(rates),
-        "bare_rate": median(bare),
-        "ratio": median(ratios),
-        "ratio_spread": spread(ratios),
-        "cost_us": significant(1e6 * (1 / median(rates) - 1 / median(bare))),
-        "p50_us": median([each.p50 * 1e6 for each in loads[page]]),
-        "p99_us": median([each.p99 * 1e6 for each in loads[page]]),
-        "bare_p50_us": median([each.p50 * 1e6 for each in loads["bare"]]),
-        "bare_p99_us": median([each.p99 * 1e6 for each in loads["bare"]]),
+        "setting": f"{CONNECTIONS} connections, {THREADS} threads, medians of {rounds} rounds of {seconds} s",
+        "versions": {"waitress": version("waitress"), "wrk": _wrk_version()},
+        "tables": {page: [row(name, loads[name][BARE], loads[name][page]) for name in names] for page in PAGES},
+    }
+
+
+def row(name: str, bare: Sequence[Load], loads: Sequence[Load]) -> dict[str, Any]:
+    """Return a line of a table."""
+    pairs = list(zip(loads, bare, strict=True))
+    return {
+        "peer": TITLES[name],
+        "rate": median([load.report.rate for load in loads]),
+        "spread": spread([load.report.rate for load in loads]),
+        "bare_rate": median([load.report.rate for load in bare]),
+        "ratio": median([with_.report.rate / without.report.rate for with_, without in pairs]),
+        "cpu_ratio": median([without.cpu / with_.cpu for with_, without in pairs]),
+        "cpu_cost_us": median([(with_.cpu - without.cpu) * 1e6 for with_, without in pairs]),
+        "p50_us": median([load.report.p50 * 1e6 for load in loads]),
+        "p99_us": median([load.report.p99 * 1e6 for load in loads]),
+        "bare_p99_us": median([load.report.p99 * 1e6 for load in bare]),
     }
 
 
 # The load
 
 
-def load(site: Site, half: str, seconds: int) -> Load:
+def load(site: Site, page: str, seconds: int) -> Load:
     """Ask for one page for so long, over and over."""
-    port, page = (site.bare, "read") if half == "bare" else (site.app, half)
+    server, path = (site.bare, "/read") if page == BARE else (site.app, f"/{page}")
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-H", f"Cookie: {site.cookie}"]
-    url = f"http://127.0.0.1:{port}/{page}"
-    done = subprocess.run(kept([*command, url], LOAD_CPU), capture_output=True, text=True, check=True)
-    return parsed(done.stdout)
+    before = server.process.cpu_times()
+    done = subprocess.run(
+        kept([*command, f"http://127.0.0.1:{server.port}{path}"], LOAD_CPU), capture_output=True, text=True, check=True
+    )
+    after = server.process.cpu_times()
+    report = parsed(done.stdout)
+    return Load(report, (after.user - before.user + after.system - before.system) / report.requests)
 
 
-def parsed(report: str) -> Load:
-    """Return what wrk's report says.
+def parsed(output: str) -> Report:
+    """Return what wrk says.
 
     Raises:
         RuntimeError: requests failed.
     """
-    failed = re.search(r"^ +(Socket errors|Non-2xx or 3xx responses): .*", report, re.M)
+    failed = re.search(r"^ +(Socket errors|Non-2xx or 3xx responses): .*", output, re.M)
     if failed is not None:
         raise RuntimeError(f"wrk: {failed[0].strip()}")
-    rate = re.search(r"^Requests/sec: +([\d.]+)$", report, re.M)
-    latencies = dict(re.findall(r"^ +(50|99)% +([\d.]+[a-z]+)$", report, re.M))
-    if rate is None or latencies.keys() != {"50", "99"}:
-        raise RuntimeError(f"wrk: no report in {report!r}")
-    return Load(float(rate[1]), _seconds(latencies["50"]), _seconds(latencies["99"]))
+    requests = re.search(r"^ +(\d+) requests in ", output, re.M)
+    rate = re.search(r"^Requests/sec: +([\d.]+)$", output, re.M)
+    latencies = dict(re.findall(r"^ +(50|99)% +([\d.]+[a-z]+)$", output, re.M))
+    if requests is None or rate is None or latencies.keys() != {"50", "99"}:
+        raise RuntimeError(f"wrk: no report in {output!r}")
+    return Report(int(requests[1]), float(rate[1]), _seconds(latencies["50"]), _seconds(latencies["99"]))
 
 
 def _seconds(text: str) -> float:
-    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s|m|h)", text).groups()  # type: ignore[union-attr]
-    return float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}[unit]
+    number, unit = re.findall(r"[\d.]+|[a-z]+", text)
+    return significant(float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}[unit])
 
 
 def _wrk_version() -> str:
     words = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout.split()
-    return words[1] if len(words) > 1 else "unknown"
+    return words[1]
 
 
 # The servers
@@ -151,56 +159,45 @@ def _wrk_version() -> str:
 def _site(name: str) -> Iterator[Site]:
     """Serve a peer's apps, and log in."""
     with _server(name, "app") as app, _server(name, "bare") as bare:
-        yield Site(app, bare, checked(app))
+        yield Site(app, bare, checked(app.port))
 
 
 @contextmanager
-def _server(name: str, half: str) -> Iterator[int]:
-    if name in NODE_PEERS:
-        command = ["node", str(Path(__file__).parent / "node" / "server.js"), name, half]
-    else:
-        command = [sys.executable, "-m", "bench.http", name, half]
-    site = json.dumps({"SECRET": peers.SECRET, "USER": peers.USER, "DATA": peers.DATA})
-    with running(
-        command,
-        SERVER_CPU,
-        env={**os.environ, "BENCH_SITE": site, "NODE_ENV": "production"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+def _server(name: str, half: str) -> Iterator[Server]:
+    command = node("server.js", name, half) if name in peers.NODE else python("http", name, half)
+    with running(command, SERVER_CPU, stderr=subprocess.DEVNULL) as process:  # where tracebacks go that are wanted
         assert process.stdout is not None
-        yield int(process.stdout.readline())
+        yield Server(int(process.stdout.readline()), psutil.Process(process.pid))
 
 
 def checked(port: int) -> str:
-    """Log in and write, and see that pages need the session and that it holds what it should; return the cookie."""
+    """Log in, write and read, and see that the session has it; return the cookie."""
     _, cookie = _get(port, "/login")
+    before, _ = _get(port, "/show", cookie)
     _, written = _get(port, "/write", cookie)
-    cookie = written or cookie  # of those in which all is
-    told, _ = _get(port, "/show", cookie)
-    data = json.loads(told or b"{}")
-    if data.get("visits", 0) <= peers.DATA["visits"] or {**data, **peers.DATA, "visits": data["visits"]} != data:
-        raise RuntimeError(f"the session holds {data}")
+    cookie = written or cookie
+    after, _ = _get(port, "/show", cookie)
+    if after is None or after == before or peers.DATA["email"].encode() not in after:
+        raise RuntimeError(f"the session holds {after!r}, and before the write {before!r}")
     if _get(port, "/read", cookie)[0] != b"ok" or _get(port, "/read")[0] is not None:
-        raise RuntimeError("a page that needs the session is not there with it, or is without")
+        raise RuntimeError("the page that needs a session is not there with one, or is there without")
     return cookie
 
 
 def _get(port: int, path: str, cookie: str = "") -> tuple[bytes | None, str]:
-    """Return the page, None where there is none, and the cookie that came along."""
+    """Return the page, None where there is none, and the cookie that came with it."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path, headers={"Cookie": cookie} if cookie else {})
         response = connection.getresponse()
-        body = response.read()
-        set_cookie = response.getheader("Set-Cookie", "")
+        body, set_cookie = response.read(), response.getheader("Set-Cookie", "")
         return body if response.status == 200 else None, set_cookie.partition(";")[0]
     finally:
         connection.close()
 
 
-def _serve(name: str, half: str) -> None:
+def serve(name: str, half: str) -> None:
+    """Be a server, and print its port."""
     from waitress.server import create_server
 
     logging.getLogger("waitress").setLevel(logging.CRITICAL)  # it warns of each request that waits for a thread
@@ -210,4 +207,4 @@ def _serve(name: str, half: str) -> None:
 
 
 if __name__ == "__main__":
-    _serve(*sys.argv[1:])
+    serve(*sys.argv[1:])

@@ -4,110 +4,90 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
 
-T = TypeVar("T")
+from .driving import OTHERS
+from .peers import DATA, SECRET, USER
 
+HERE = Path(__file__).parent
 PATIENCE = 10  # seconds for a process to end when it is told to
-
-
-def cpus() -> tuple[int, int] | None:
-    """Return two CPUs that may be used; None where processes cannot be kept on them."""
-    if not hasattr(os, "sched_getaffinity") or shutil.which("taskset") is None:
-        return None
-    usable = sorted(os.sched_getaffinity(0))
-    return (usable[0], usable[1]) if len(usable) > 1 else None
+NODE_SITE = {
+    "BENCH_SITE": json.dumps({"SECRET": SECRET, "USER": USER, "DATA": DATA, "OTHERS": OTHERS}),
+    "NODE_ENV": "production",
+}
+"""What Node's programs need in their environment."""
 
 
 def kept(command: Sequence[str], cpu: int) -> list[str]:
-    """Return the command that keeps a command on the first (0) or the second (1) of the two CPUs."""
-    two = cpus()
-    return [*([] if two is None else ["taskset", "-c", str(two[cpu])]), *command]
+    """Return the command that keeps a command on the first (0) or the second (1) of two CPUs, where it can be."""
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(usable) < 2 or shutil.which("taskset") is None:
+        return list(command)
+    return ["taskset", "-c", str(usable[cpu]), *command]
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs one of our modules."""
+    return [sys.executable, "-W", "ignore", "-m", f"bench.{module}", *arguments]
+
+
+def node(script: str, *arguments: str) -> list[str]:
+    """Return the command that runs one of our scripts."""
+    return ["node", "--expose-gc", str(HERE / "node" / script), *arguments]
 
 
 @contextmanager
 def running(command: Sequence[str], cpu: int, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Run a process for as long as the block lasts."""
-    process = subprocess.Popen(kept(command, cpu), text=True, **options)
-    try:
-        yield process
-    finally:
-        process.terminate()
+    """Run a process, with pipes, for as long as the block lasts; the options are Popen's."""
+    usual = {"stdin": PIPE, "stdout": PIPE, "cwd": HERE.parent, "env": {**os.environ, **NODE_SITE}, "text": True}
+    with subprocess.Popen(kept(command, cpu), **{**usual, **options}) as process:
         try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 class Worker:
-    """A process that answers questions, each a line of JSON: a verb and its arguments."""
+    """A process that answers questions: each a line of JSON with a verb, ``do``, and its arguments."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
+        self._process = process
 
-    def ask(self, verb: str, *arguments: Any) -> Any:
+    def ask(self, do: str, **arguments: Any) -> Any:
         """Return the answer.
 
         Raises:
-            RuntimeError: the process ended; its stderr says why.
+            RuntimeError: the process has ended; it has said why on stderr.
         """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
-            self.process.stdin.write(json.dumps([verb, *arguments]) + "\n")
-            self.process.stdin.flush()
-            return json.loads(self.process.stdout.readline())
+            print(json.dumps({"do": do, **arguments}), file=self._process.stdin, flush=True)
+            return json.loads(self._process.stdout.readline())
         except (BrokenPipeError, ValueError):
-            raise RuntimeError(f"{self.process.args!r} ended at {verb}") from None
+            raise RuntimeError(f"{self._process.args!r} has ended at {do}") from None
 
 
 @contextmanager
 def worker(command: Sequence[str], cpu: int) -> Iterator[Worker]:
     """Run a worker for as long as the block lasts."""
-    with running(command, cpu, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with running(command, cpu) as process:
         yield Worker(process)
 
 
-def answer(verbs: Mapping[str, Callable[..., Any]]) -> None:
-    """Be a worker: answer the questions on stdin until it ends."""
+def answer(site: Any) -> None:
+    """Be a worker: answer the questions on stdin by a site's methods, until there are no more."""
     for line in sys.stdin:
-        verb, *arguments = json.loads(line)
-        print(json.dumps(verbs[verb](*arguments)), flush=True)
-
-
-# Rounds
-
-
-def shuffled(items: Sequence[T], rounds: int) -> Iterator[T]:
-    """Yield all items in each round, in another order, so that a busy moment hits no item in particular."""
-    for _ in range(rounds):
-        yield from random.sample(items, len(items))
-
-
-def median(values: Sequence[float]) -> float:
-    """Return it with three significant digits."""
-    return significant(statistics.median(values))
-
-
-def spread(values: Sequence[float]) -> float:
-    """Return the distance of the quartiles as a part of the median; 0 for fewer than three values."""
-    if len(values) < 3:
-        return 0.0
-    first, middle, third = statistics.quantiles(values, method="inclusive")
-    return round((third - first) / abs(middle), 3) if middle else 0.0
-
-
-def significant(value: float) -> float:
-    """Return three significant digits of a number."""
-    return float(f"{value:.3g}")
+        question = json.loads(line)
+        print(json.dumps(getattr(site, question.pop("do"))(**question)), flush=True)
