@@ -70,6 +70,7 @@ class Lifecycle:
         self.idle_timeout, self.absolute_timeout, self.max_bytes = idle_timeout, absolute_timeout, max_bytes
         self.now, self._sleep = clock, sleep
         self.always = resave or save_uninitialized or rolling
+        self._in_process = getattr(store, "in_process", False)
         self.adopting = threading.Lock()
         self._said: set[str] = set()
         self.tell = Limited(log)  # for what anybody can cause; what live sessions do is logged in full
@@ -79,14 +80,22 @@ class Lifecycle:
     def open(self, environ: dict[str, Any]) -> Visit:
         """Find the request's session: the first of its verified cookies that the store knows."""
         visit = Visit(environ, self._configured(environ), self._is_https(environ), self.now())
-        if environ.get("wsgi.multiprocess") and getattr(self.store, "in_process", False):
+        if environ.get("wsgi.multiprocess") and self._in_process:
             self._warn_once(
                 f"the server runs several processes and {type(self.store).__name__} keeps sessions in one:"
                 " visitors will seem logged out at random; use a store that the processes share"
             )
+        header = environ.get("HTTP_COOKIE")
+        values = cookies.read(header, self.name) if isinstance(header, str) else []
+        if not values:
+            self.tell(logging.DEBUG, "new session: the request has no cookie %s", self.name)
+            return visit
+        visit.carried = True
+        if len(values) > 1:  # a sibling domain's doing, or a Path or Domain that was another once
+            self.tell(logging.INFO, "duplicate: %d cookies %s; the first good one counts", len(values), self.name)
         asked: list[str] = []
         buried = None
-        for value in self._cookies(visit):
+        for value in values:
             verified = self.signer.verify(value)
             if verified is None:
                 self.tell(logging.DEBUG, "cookie ignored: its signature does not verify")
@@ -112,17 +121,6 @@ class Lifecycle:
             visit.id, visit.status = buried, "gone"
             self.tell(logging.DEBUG, "session %s ended a moment ago: this request has none", Shown(buried))
         return visit
-
-    def _cookies(self, visit: Visit) -> list[str]:
-        header = visit.environ.get("HTTP_COOKIE")
-        values = cookies.read(header, self.name) if isinstance(header, str) else []
-        if values:
-            visit.carried = True
-            if len(values) > 1:  # a sibling domain's doing, or a Path or Domain that was another once
-                self.tell(logging.INFO, "duplicate: %d cookies %s; the first good one counts", len(values), self.name)
-        else:
-            self.tell(logging.DEBUG, "new session: the request has no cookie %s", self.name)
-        return values
 
     def _read(self, id: str, stored: Stored | None) -> Record | None:
         """Return a live session's record; None for what is absent, ended or not ours."""
@@ -176,7 +174,7 @@ class Lifecycle:
         elif visit.old is not None:
             visit.old = visit.old._replace(keep=visit.old.keep and keep)
         if not keep:
-            visit.data = {}
+            visit.data, visit.lent = {}, {}
             visit.max_age = visit.cookie.max_age
         if not keep or isinstance(user, str):
             visit.created = self.now()
@@ -185,7 +183,7 @@ class Lifecycle:
         elif not keep:
             visit.user = None
         visit.id, visit.seen = "", b""
-        visit.lent, visit.max_age_set, visit.rewrite = {}, False, False
+        visit.max_age_set = visit.rewrite = False
         visit.status, visit.regenerated = "open", True
 
     def destroy(self, visit: Visit) -> None:
@@ -223,7 +221,7 @@ class Lifecycle:
         self._not_in_transaction(visit, "transact")
         self._must_be_open(visit)
         self._store(visit, asked=False)
-        for _ in self._tries():
+        for lost in range(MAX_TRIES):
             if visit.seen:
                 self._reload(visit)
             before = record.encode(self._record(visit), visit.cookie, visit.https, 0)
@@ -245,6 +243,7 @@ class Lifecycle:
                 if visit.max_age is not None:
                     visit.send = visit.send or STARTS_ANEW
                 return result
+            self._pause(lost)
         raise _conflict(visit)
 
     def deadline(self, visit: Visit) -> float:
@@ -289,18 +288,21 @@ class Lifecycle:
                 self.tell(logging.WARNING, "changes not stored, and no cookie sent: %s", gone)
                 visit.lent, visit.regenerated = {}, False
             return None
-        if not visit.stored or not (visit.send or self.rolling):
-            if visit.seen:
-                _debug("cookie of session %s not sent: the browser has it already", visit.id)
-            else:
-                self.tell(logging.DEBUG, "cookie not sent: the session is new and empty")
-            return None
+        if visit.stored and (visit.send or self.rolling):
+            return self._announced(visit)
+        if visit.seen:
+            _debug("cookie of session %s not sent: the browser has it already", visit.id)
+        else:
+            self.tell(logging.DEBUG, "cookie not sent: the session is new and empty")
+        return None
+
+    def _announced(self, visit: Visit) -> str:
         if visit.cookie.secure is True and not visit.https:
             self._warn_once(
                 "a Secure cookie went out over plain http, where browsers keep it for localhost at most:"
                 ' serve over TLS, or use Cookie(secure="auto")'
             )
-        self._log(visit)(logging.DEBUG, "cookie sent: session %s %s", Shown(visit.id), visit.send or "is rolling")
+        self._log(visit, logging.DEBUG, "cookie sent: session %s %s", visit.send or "is rolling")
         until = None if visit.max_age is None else visit.expires_at
         return cookies.write(self.name, self.signer.sign(visit.id), visit.cookie, visit.https, self.now(), until)
 
@@ -330,6 +332,7 @@ class Lifecycle:
             self._touch_if_due(visit)
 
     def _create(self, visit: Visit) -> None:
+        visit.check()
         for _ in range(MAX_IDS):
             id = visit.id or self.name_id(visit)
             data, expires_at = self._encoded(visit)
@@ -349,11 +352,11 @@ class Lifecycle:
                 self.tell(logging.WARNING, "session %s is left over in the store until it expires", Shown(id))
             raise
         visit.send, visit.regenerated = "has a new id" if visit.regenerated else NEW, False
-        self._log(visit)(logging.DEBUG, "session %s created", Shown(id))
+        self._log(visit, logging.DEBUG, "session %s created")
 
     def _bury(self, visit: Visit) -> None:
         """Kill the id that a new one replaces, so that nothing in flight can bring it back."""
-        for _ in self._tries():
+        for lost in range(MAX_TRIES):
             old = visit.old
             if old is None:
                 return
@@ -372,13 +375,15 @@ class Lifecycle:
                 if not self._replaced(visit):
                     self._gone(visit, visit.id)
             visit.old = old._replace(seen=stored.data, keep=theirs is not None)
+            self._pause(lost)
         raise _conflict(visit)
 
     def _replace(self, visit: Visit) -> None:
-        for _ in self._tries():
+        for lost in range(MAX_TRIES):
             if self._replaced(visit):
                 return
             self._catch_up(visit)
+            self._pause(lost)
         raise _conflict(visit)
 
     def _replaced(self, visit: Visit) -> bool:
@@ -401,12 +406,13 @@ class Lifecycle:
                 self._warn_once(f"session[{key!r}] is stored, but express-session deletes that key as it loads")
 
     def _touch(self, visit: Visit) -> None:
-        for _ in self._tries():
+        for lost in range(MAX_TRIES):
             fresh = self._alive(visit)
             if self.store.touch(visit.id, visit.seen, fresh, visit.user):
                 self._touched(visit, fresh)
                 return
             self._catch_up(visit)
+            self._pause(lost)
         raise _conflict(visit)
 
     def _touch_if_due(self, visit: Visit) -> None:
@@ -480,7 +486,6 @@ class Lifecycle:
 
     def _encoded(self, visit: Visit) -> tuple[bytes, float]:
         expires_at = self._alive(visit)
-        visit.check()
         data = record.encode(self._record(visit), visit.cookie, visit.https, expires_at)
         if len(data) > self.max_bytes:
             raise SessionTooLarge(
@@ -503,11 +508,10 @@ class Lifecycle:
             self._gone(visit, visit.id)
         return fresh
 
-    def _tries(self) -> Iterator[None]:
-        for attempt in range(MAX_TRIES):
-            yield
-            if attempt:  # the first retry is at once; then jitter keeps rivals from meeting again
-                self._sleep(random.uniform(0, min(0.05, 0.001 * 2**attempt)))  # noqa: S311  # no secret
+    def _pause(self, lost: int) -> None:
+        """Wait before the next try, after the first one that was lost; jitter keeps rivals from meeting again."""
+        if lost:
+            self._sleep(random.uniform(0, min(0.05, 0.001 * 2**lost)))  # noqa: S311  # no secret
 
     def _configured(self, environ: dict[str, Any]) -> Cookie:
         if isinstance(self.cookie, Cookie):
@@ -524,9 +528,10 @@ class Lifecycle:
         forwarded = environ.get("HTTP_X_FORWARDED_PROTO", "") if self.proxy else ""
         return str(forwarded).partition(",")[0].strip().lower() == "https"
 
-    def _log(self, visit: Visit) -> Callable[..., None]:
-        """Return what logs a line about ``visit``: new sessions can be had by the thousand."""
-        return self.tell if visit.send == NEW else log.log
+    def _log(self, visit: Visit, level: int, message: str, *args: object) -> None:
+        """Log a line about ``visit``: in full, or with bounds, as new sessions can be had by the thousand."""
+        if log.isEnabledFor(level):
+            (self.tell if visit.send == NEW else log.log)(level, message, handle_of(visit.id), *args)
 
     def _warn_once(self, message: str) -> None:
         if message not in self._said:

@@ -180,17 +180,21 @@ class Response:
     Also the iterable that the server gets for a streaming body.
     """
 
-    sent = False  # the server has the headers
-    _status: str | None = None
-    _headers: list[tuple[str, str]]
-    _write: Callable[[bytes], object] | None = None
-    _cookie: str | None = None
-    _body: Any = None
-    _chunks: Iterator[bytes] = iter(())
-    _failed = False
+    __slots__ = (
+        *("_body", "_chunks", "_cookie", "_environ", "_failed", "_headers", "_lifecycle"),
+        *("_server", "_session", "_status", "_write", "sent"),
+    )
 
     def __init__(self, lifecycle: Lifecycle, session: Session, server: StartResponse, environ: dict[str, Any]) -> None:
         self._lifecycle, self._session, self._server, self._environ = lifecycle, session, server, environ
+        self.sent = False  # the server has the headers
+        self._status: str | None = None
+        self._headers: list[tuple[str, str]]
+        self._write: Callable[[bytes], object] | None = None
+        self._cookie: str | None = None
+        self._body: Any = None
+        self._chunks: Iterator[bytes]
+        self._failed = False
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
         """Be the app's ``start_response``."""
@@ -232,9 +236,13 @@ class Response:
         if self._session._visit is None:
             return headers
         headers = list(headers)
-        _vary_on_cookie(headers)
+        names = [name.lower() for name, _ in headers]
+        if "vary" in names:
+            _vary_on_cookie(headers)
+        else:
+            headers.append(("Vary", "Cookie"))
         if self._cookie is not None:
-            if not any(name.lower() == "cache-control" for name, _ in headers):
+            if "cache-control" not in names:
                 headers.append(("Cache-Control", "no-store"))  # a cache would hand one visitor's cookie to others
             headers.append(("Set-Cookie", self._cookie))
         return headers
@@ -327,18 +335,12 @@ class Response:
 
 
 def _vary_on_cookie(headers: list[tuple[str, str]]) -> None:
-    at = None
-    for index, (name, value) in enumerate(headers):
-        if name.lower() == "vary":
-            fields = [field.strip().lower() for field in value.split(",")]
-            if "cookie" in fields or "*" in fields:
-                return
-            at = index
-    if at is None:
-        headers.append(("Vary", "Cookie"))
-    else:
-        name, value = headers[at]
-        headers[at] = (name, f"{value}, Cookie" if value.strip() else "Cookie")
+    """Add to the last Vary, if none has it already."""
+    varies = [(index, value) for index, (name, value) in enumerate(headers) if name.lower() == "vary"]
+    fields = {field.strip().lower() for _, value in varies for field in value.split(",")}
+    if not fields & {"cookie", "*"}:
+        last, value = varies[-1]
+        headers[last] = (headers[last][0], f"{value}, Cookie" if value.strip() else "Cookie")
 
 
 def _is_file(environ: dict[str, Any], body: Any) -> bool:

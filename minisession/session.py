@@ -55,28 +55,33 @@ class Replaced(NamedTuple):
 class Visit:
     """What one request knows of its session; plain values."""
 
-    carried = False  # the request sent a cookie of our name, good or bad
-    status: Status = "open"
-    id = ""  # made when somebody asks
-    seen = b""  # the stored bytes as last seen; empty: nothing is stored, or a tombstone
-    expires_at = 0.0  # Unix seconds, of what is stored
-    max_age_set = False
-    user: str | None = None
-    old: Replaced | None = None
-    regenerated = False
-    rewrite = False  # the record lacks something that it must have
-    send = ""  # why the browser is owed a cookie...
-    stored = False  # ...once this request has stored or touched the session
-    transacting = False
+    __slots__ = (
+        *("environ", "cookie", "https", "carried", "status", "id", "seen", "expires_at", "data", "lent"),
+        *("max_age", "max_age_set", "created", "user", "old", "regenerated", "rewrite", "send", "stored"),
+        "transacting",
+    )
 
     def __init__(self, environ: dict[str, Any], cookie: Cookie, https: bool, now: float) -> None:
         self.environ = environ
         self.cookie = cookie  # as configured for this request
         self.https = https
+        self.carried = False  # the request sent a cookie of our name, good or bad
+        self.status: Status = "open"
+        self.id = ""  # made when somebody asks
+        self.seen = b""  # the stored bytes as last seen; empty: nothing is stored, or a tombstone
+        self.expires_at = 0.0  # Unix seconds, of what is stored
         self.data: dict[str, JSON] = {}
         self.lent: dict[str, str | None] = {}  # key: its text before it could be changed; None: absent
         self.max_age = cookie.max_age  # seconds
+        self.max_age_set = False
         self.created = now
+        self.user: str | None = None
+        self.old: Replaced | None = None
+        self.regenerated = False
+        self.rewrite = False  # the record lacks something that it must have
+        self.send = ""  # why the browser is owed a cookie...
+        self.stored = False  # ...once this request has stored or touched the session
+        self.transacting = False
 
     def lend(self, key: str) -> None:
         """Remember what ``key`` is, before it is changed or a changeable value leaves our hands."""
@@ -84,20 +89,21 @@ class Visit:
             self.lent[key] = canonical(self.data[key]) if key in self.data else None
 
     def check(self) -> None:
-        """Raise TypeError if a list or dict, since it was assigned, became what JSON does not hold."""
-        for key, value in self.data.items():
+        """Raise TypeError if a list or dict became, in the app's hands, what JSON does not hold."""
+        for key in self.lent:
+            value = self.data.get(key)
             if isinstance(value, (list, dict)):
                 check_again(key, value)
 
     def changed(self) -> bool:
         """Tell whether the data differ from what they were when stored or loaded."""
+        self.check()
         stored: dict[str, JSON] | None = None
         for key, before in self.lent.items():
             if key not in self.data:
                 if before is not None:
                     return True
                 continue
-            check_again(key, self.data[key])
             if before == AS_STORED:
                 stored = decode(self.seen).data if stored is None else stored
                 before = canonical(stored[key])
@@ -107,7 +113,7 @@ class Visit:
 
     def settle(self) -> None:
         """Take the data, just stored, for unchanged; nested values may still be in the app's hands."""
-        self.lent = {key: AS_STORED for key, value in self.data.items() if isinstance(value, (list, dict))}
+        self.lent = {key: AS_STORED for key in self.lent if isinstance(self.data.get(key), (list, dict))}
 
 
 class _Verbs(Protocol):
@@ -220,9 +226,9 @@ class Session(MutableMapping[str, JSON]):
             raise TypeError(f"a session's keys are str, as JSON's are, not {type(key).__name__}: use str(key)")
         if key in RESERVED:
             raise ValueError(f"session[{key!r}] is reserved for the record's own members: use another key")
-        check(key, value)
         if not key.isascii():
             check(key, key)
+        check(key, value)
         visit = self._writable()
         visit.lend(key)
         visit.data[key] = value
@@ -386,12 +392,12 @@ class Session(MutableMapping[str, JSON]):
         return self._visit
 
     def _writable(self) -> Visit:
-        visit = self._look()
+        visit = self._visit or self._look()
         if self._phase == "closed":
             raise SessionError("the response is complete: change the session before the body ends")
         if visit.status == "destroyed":
             raise SessionError("this session was destroyed: call regenerate() to start an empty one")
-        if not visit.seen:
+        if self._phase != "open" and not visit.seen:
             self._before_headers("a session that is new now cannot reach the browser")
         return visit
 

@@ -75,29 +75,31 @@ def decode(data: bytes) -> Record:
         raise ValueError("nested too deep") from None
     except ValueError:
         raise ValueError("not JSON in UTF-8") from None  # the cause may quote the data
-    if end != len(text) or not isinstance(members, dict):
+    if end != len(text) or type(members) is not dict:
         raise ValueError("not a JSON object")
-    cookie = members.pop("cookie", None)
-    ours = members.pop("minisession", {})
-    if not isinstance(cookie, dict) or not isinstance(ours, dict):
+    cookie, ours = members.pop("cookie", None), members.pop("minisession", {})
+    if type(cookie) is not dict or type(ours) is not dict:
         raise ValueError("no cookie object")
-    max_age = cookie.get("originalMaxAge")
+    max_age, created, user = cookie.get("originalMaxAge"), ours.get("created"), ours.get("user")
     if max_age is False:  # what express writes after `cookie.expires = false`
         max_age = None
-    created, user = ours.get("created"), ours.get("user")
-    if max_age is not None and not _is_positive(max_age):
-        raise ValueError("originalMaxAge is not a number of milliseconds")
+    if max_age is not None:
+        if not _is_positive(max_age):
+            raise ValueError("originalMaxAge is not a number of milliseconds")
+        max_age /= 1000
     if created is not None and not _is_positive(created):
         raise ValueError("created is not a time")
-    if user is not None and not (isinstance(user, str) and user and not _SURROGATE.search(user)):
+    if user is not None and not (type(user) is str and user and (user.isascii() or not _SURROGATE.search(user))):
         raise ValueError("user is not text")
-    if len(data) > LONGEST_INT or data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+    if len(data) > 2 * MAX_DEPTH and (  # a shorter one is neither deep nor has it long integers
+        len(data) > LONGEST_INT or data.count(b"[") + data.count(b"{") > MAX_DEPTH
+    ):
         try:
             for key, value in members.items():
                 check_again(key, value)
         except TypeError:
             raise ValueError("too deep, or with integers too long, to be stored again") from None
-    return Record(members, None if max_age is None else max_age / 1000, created, user)
+    return Record(members, max_age, created, user)
 
 
 def encode(record: Record, cookie: Cookie, https: bool, expires_at: float) -> bytes:
@@ -105,17 +107,17 @@ def encode(record: Record, cookie: Cookie, https: bool, expires_at: float) -> by
 
     The values are fit: `check` and `check_again` have seen them.
     """
-    before, after = _attributes(cookie, https)
-    age, expires = "null", "null"
+    start, middle, end = _attributes(cookie, https)
+    age = expires = "null"
     if record.max_age is not None:
-        age = _number(max(1, round(record.max_age * 1000)))
+        age = str(max(1, round(record.max_age * 1000)))
         expires = f'"{moment(expires_at).isoformat(timespec="milliseconds")[:-6]}Z"'
-    ours = "" if record.created is None else f'"created":{_number(max(0.001, round(record.created, 3)))}'
+    # 13 digits are milliseconds, until the year 2286
+    ours = "" if record.created is None else f'"created":{max(0.001, record.created):.13g}'
     if record.user is not None:
         ours += f'{"," if ours else ""}"user":{_encoder.encode(record.user)}'
-    head = f'{{"cookie":{{"originalMaxAge":{age},{before}"expires":{expires},{after}}}'
     data = _encoder.encode(record.data)[1:]
-    return _utf8(f'{head},"minisession":{{{ours}}}{"," if record.data else ""}{data}')
+    return _utf8(f"{start}{age}{middle}{expires}{end}{ours}}}{',' if record.data else ''}{data}")
 
 
 def canonical(value: Any) -> str:
@@ -158,14 +160,17 @@ def _fits(value: Any, depth: int) -> bool:
         return True
     if isinstance(value, float):
         return isfinite(value)
+    # Loops: all() of a generator takes twice as long
     if isinstance(value, list) and depth:
-        for item in value:  # noqa: SIM110  # all() of a generator takes twice as long
+        for item in value:  # noqa: SIM110
             if not _fits(item, depth - 1):
                 return False
         return True
     if isinstance(value, dict) and depth:
         for name, item in value.items():
-            if not isinstance(name, str) or not _fits(name, 0) or not _fits(item, depth - 1):
+            if not isinstance(name, str) or not (name.isascii() or not _SURROGATE.search(name)):
+                return False
+            if not _fits(item, depth - 1):
                 return False
         return True
     return False
@@ -220,13 +225,9 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e300
 
 
-def _number(number: float) -> str:
-    return repr(number).removesuffix(".0")  # as JavaScript writes 60.0
-
-
 @lru_cache(maxsize=64)
-def _attributes(cookie: Cookie, https: bool) -> tuple[str, str]:
-    """Render what of the cookie object is the configuration's, around ``expires``, in express' order."""
+def _attributes(cookie: Cookie, https: bool) -> tuple[str, str, str]:
+    """Render what of a record is the configuration's, around ``originalMaxAge`` and ``expires``, in express' order."""
     secure, samesite = cookie.over(https)
     before: dict[str, Any] = {"partitioned": cookie.partitioned or None, "priority": cookie.priority}
     after: dict[str, Any] = {
@@ -237,14 +238,14 @@ def _attributes(cookie: Cookie, https: bool) -> tuple[str, str]:
         "sameSite": samesite,
     }
     first, second = (
-        ",".join(
-            f'"{name}":{_encoder.encode(value.lower() if name in ("priority", "sameSite") else value)}'
+        "".join(
+            f',"{name}":{_encoder.encode(value.lower() if name in ("priority", "sameSite") else value)}'
             for name, value in members.items()
             if value is not None
         )
         for members in (before, after)
     )
-    return first and first + ",", second
+    return '{"cookie":{"originalMaxAge":', f'{first},"expires":', f'{second}}},"minisession":{{'
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
