@@ -318,7 +318,7 @@ def _exchange(pool: ConnectionPool, commands: Sequence[Command]) -> list[Any]:
     """Send the commands in one write; return the replies, the errors that Redis answered among them."""
     connection: Any = pool.get_connection(*_NAMELESS)
     try:
-        connection.send_packed_command(connection.pack_commands(commands))
+        connection.send_packed_command([_packed(commands)])
         replies = [_reply(connection) for _ in commands]
         if any(isinstance(reply, (ReadOnlyError, MasterDownError)) for reply in replies):
             connection.disconnect()  # a new one finds the new master
@@ -328,6 +328,17 @@ def _exchange(pool: ConnectionPool, commands: Sequence[Command]) -> list[Any]:
         raise
     finally:
         pool.release(connection)
+
+
+def _packed(commands: Sequence[Command]) -> bytes:
+    """Return the commands as Redis wants them; redis-py's takes three times as long, and cuts up what is long."""
+    parts = []
+    for command in commands:
+        parts.append(b"*%d\r\n" % len(command))
+        for word in command:
+            data = word if isinstance(word, bytes) else str(word).encode()
+            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
 
 
 def _reply(connection: Any) -> Any:
