@@ -17,7 +17,7 @@ from .driving import WSGI, as_wsgi
 
 SECRET = "8mJ2q0vX5cR7tB1nL4wZ9yK3hF6dS0aG"  # 32 bytes
 LIFETIME = 86400.0  # seconds
-NEVER_FULL = 100_000_000  # sessions
+NEVER_FULL = 100_000  # sessions that every store can hold; minisession's own default
 USER = "ada"
 DATA: dict[str, Any] = {
     "name": "Ada Lovelace",

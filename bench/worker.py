@@ -6,16 +6,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from importlib.metadata import version
-from itertools import repeat
 from typing import Any
 
-from .driving import OTHERS, carrying, pair, seconds, send
+from .driving import OTHERS, carrying, pair, send
 from .floor import Floor
 from .peers import PEERS, make
 from .processes import answer
 from .sampling import Sampler
+from .timing import timed
 
 
 class Site:
@@ -35,29 +34,33 @@ class Site:
         return send(self.apps.bare if bare else self.apps.app, path, carrying(cookie))._asdict()
 
     def time(self, scenario: str, bare: bool, loops: int) -> float:
-        """Return the seconds that ``loops`` requests take, after a tenth of that to warm up."""
+        """Return the seconds that a request takes, of ``loops``, after some to warm up.
+
+        They are the CPU's: other programs do not count, and nothing here waits.
+        """
         app = self.apps.bare if bare else self.apps.app
         path = path_of(scenario)
-        seconds(app, path, self._cookies(scenario, loops // 10))
-        took = seconds(app, path, self._cookies(scenario, loops))
+        cookies = self._cookies(scenario, loops // 10 + loops, bare)
+        timed(app, path, cookies[loops:])
+        took = timed(app, path, cookies[:loops])
         self._clear()
-        return took
+        return took.cpu
 
     def profile(self, scenario: str, loops: int) -> dict[str, int]:
         """Return where ``loops`` requests spend their time, in samples."""
-        cookies = self._cookies(scenario, loops)
+        cookies = self._cookies(scenario, loops, bare=False)
         with Sampler() as sampler:
-            seconds(self.apps.app, path_of(scenario), cookies)
+            timed(self.apps.app, path_of(scenario), cookies)
         self._clear()
         return dict(sampler.counts)
 
-    def _cookies(self, scenario: str, loops: int) -> Iterable[str]:
+    def _cookies(self, scenario: str, loops: int, bare: bool) -> list[str]:
         if scenario in ("untouched", "login"):
-            return repeat(OTHERS, loops)
-        if scenario in ("regenerate", "logout"):
+            return [OTHERS] * loops
+        if scenario in ("regenerate", "logout") and not bare:
             return [self._logged_in() for _ in range(loops)]
         self._lasting = self._lasting or self._logged_in()
-        return repeat(self._lasting, loops)
+        return [self._lasting] * loops
 
     def _clear(self) -> None:
         self.apps.clear()
