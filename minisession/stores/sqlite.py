@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from math import inf, isfinite
 
 from .base import Stored
-from .sqlite_file import SQLiteFile
+from .sqlite_file import PAUSE, SQLiteFile
 
 APPLICATION_ID = 0x6D736573  # "mses", in the file's header: whose it is
 SCHEMA_VERSION = 1
 FREED_PER_CREATE = 8  # rows: more than a create adds, and few enough not to be felt
-BATCH = 200  # rows that `purge`, `clear` and `ids` take at a time
+BATCH = 500  # rows that `purge`, `clear` and `ids` take at a time: others wait for 500 deletions some 0.04 s
 
 # Rows lie in the order in which they were created, and so do those that expire together.  WITHOUT ROWID
 # they would lie in the order of random ids, in a file that is an eighth larger and no faster.
@@ -146,7 +146,7 @@ class SQLiteStore:
             last = found[-1][0]
 
     def purge(self) -> int:
-        """Free all that has expired, and leave others every other moment; return how many sessions."""
+        """Free all that has expired, in batches that let others in between; return how many sessions."""
         return self._free_until(self._clock())
 
     def clear(self) -> int:
@@ -163,12 +163,11 @@ class SQLiteStore:
     def _free_until(self, moment: float) -> int:
         freed = 0
         while True:
-            began = time.monotonic()
             rows, sessions = self._file.write(lambda db: _free(db, moment, BATCH))
             freed += sessions
             if rows < BATCH:
                 return freed
-            time.sleep(time.monotonic() - began)
+            time.sleep(PAUSE[1])  # in which everybody who waits for the lock asks for it once
 
 
 def _free(db: sqlite3.Connection, moment: float, limit: int) -> tuple[int, int]:

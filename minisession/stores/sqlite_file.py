@@ -28,6 +28,7 @@ from ..errors import StoreUnavailable
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
+PAUSE = 0.001, 0.005  # seconds, from and to, after which a locked database is asked again
 PATIENCE = 5.0  # seconds that closing, and a fork, wait at most for calls under way
 LOCKED = "database is locked"  # the text, because Python 3.10 has no codes
 READ_ONLY = ("attempt to write a readonly database", "unable to open database file")
@@ -149,7 +150,7 @@ class SQLiteFile:
                 until = now + self._timeout if until is None else until
                 if str(error) != LOCKED or now >= until:
                     raise
-            time.sleep(random.uniform(0.001, 0.005))  # noqa: S311  # no secret
+            time.sleep(random.uniform(*PAUSE))  # noqa: S311  # no secret
 
     def _prepare(self, prepare: Work[None]) -> None:
         db = self._connect()
