@@ -246,6 +246,14 @@ class StoreContract:
         _same(list(store.ids("nobody")), [])
         _same(len(list(store.ids())), 3 * len(users) + 1)
 
+    def test_an_id_that_is_taken_joins_no_other_list(self) -> None:
+        """Or who failed to create it is shown another's session, and can end it."""
+        store = self._listing()
+        store.create("id", b"first", self._later(), "ann")
+        for user in ("bob", "ann"):
+            _same(store.create("id", b"second", self._later(), user), False)
+            _same((list(store.ids("ann")), list(store.ids("bob"))), (["id"], []))
+
     def test_what_has_ended_is_in_nobodys_list(self) -> None:
         """Deleted, replaced by a tombstone, expired."""
         store = self._listing()

@@ -632,9 +632,11 @@ def test_A10_the_id_is_read_only(scene: Scene) -> None:
 @every_store
 def test_A10_an_id_taken_from_the_request_is_still_only_created(scene: Scene) -> None:
     """The worst generator there is does not open another's session."""
-    with pytest.raises(SessionError, match="taken"):
-        scene.ask(app=writing(mark), genid=lambda environ: environ["HTTP_X_ID"], environ={"HTTP_X_ID": VICTIM})
+    for verb in (mark, regenerate):
+        with pytest.raises(SessionError, match="taken"):
+            scene.ask(app=writing(verb), genid=lambda environ: environ["HTTP_X_ID"], environ={"HTTP_X_ID": VICTIM})
     scene.kept()
+    assert list(scene.backend.ids("mallory")) == []
 
 
 # C: hostile ids with the right signature

@@ -118,6 +118,16 @@ class CreatesInTwoSteps(PlainStore):
         return not taken
 
 
+class ListsBeforeItCreates(PlainStore):
+    """An index beside the records, and written first, whatever comes of it."""
+
+    def create(self, id: str, data: bytes, expires_at: float, user: str | None = None) -> bool:
+        row = self.find(id)
+        if row is not None:
+            self.rows[id] = *row[:2], user
+        return super().create(id, data, expires_at, user)
+
+
 class LoadsTheExpired(PlainStore):
     """Leaves it to a sweeper."""
 
@@ -273,6 +283,7 @@ BROKEN: list[tuple[Any, str]] = [
     (ReplacesUnseen, "only_what_was_seen_is_replaced"),
     (LooksAndThenWrites, "threads_count_exactly"),
     (CreatesInTwoSteps, "of_many_that_create_an_id_one_does"),
+    (ListsBeforeItCreates, "an_id_that_is_taken_joins_no_other_list"),
     (LoadsTheExpired, "what_has_expired_is_absent_to_every_verb"),
     (RevivesTheExpired, "what_has_expired_is_absent_to_every_verb"),
     (KeepsIdsOfTheExpired, "what_has_expired_is_absent_to_every_verb"),

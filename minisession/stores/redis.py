@@ -51,9 +51,9 @@ if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])"""
 
 ENTER = """\
-redis.call('ZADD', KEYS[1], redis.call('TIME')[1], ARGV[1])
+local added = redis.call('ZADD', KEYS[1], redis.call('TIME')[1], ARGV[1])
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-return redis.call('ZCARD', KEYS[1]) % 32"""  # 0: look whether some can go
+return {added, redis.call('ZCARD', KEYS[1]) % 32}"""  # 0: look whether some can go
 
 PRUNE = """\
 local before, pruned = redis.call('TIME')[1] - ARGV[1], 0
@@ -140,8 +140,11 @@ class RedisStore:
             return self._redis.run(("EXISTS", key)) == [0]
         entry = self._entry(id, user, ttl)
         *entered, done = self._redis.run(*entry, ("SET", key, data, "PX", ttl, "NX"))
-        if entered == [0]:
-            self._prune_some(entry[0][3])
+        match entered:
+            case [[1, _]] if done is None:
+                self._redis.run(("ZREM", entry[0][3], id.encode()))  # or another's session would be listed
+            case [[_, 0]]:
+                self._prune_some(entry[0][3])
         return done is not None
 
     def replace(self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None) -> bool:
