@@ -63,7 +63,7 @@ def run(quick: bool) -> dict[str, Any]:
     """
     if shutil.which("redis-server") is None:
         raise RuntimeError("redis-server is needed")
-    rounds, requests = (3, 20) if quick else (21, 200)
+    rounds, requests = (3, 20) if quick else (21, 100)
     names = [name for name in NAMES if name not in peers.NODE or shutil.which("node")]
     with ExitStack() as stack:
         url = stack.enter_context(server())
@@ -89,14 +89,15 @@ def run(quick: bool) -> dict[str, Any]:
 
 
 def row(name: str, sent: Sent, costs: list[Cost], floor: list[Cost]) -> dict[str, Any]:
-    """Return a line of a table; the ratio is to the floor in the same round, where there is one."""
-    ratios = [cost.wall / least.wall for cost, least in zip(costs, floor, strict=True)] if sent.trips else []
+    """Return a line of a table; ratios are to the floor in the same round, where there is one."""
+    pairs = list(zip(costs, floor, strict=True)) if sent.trips else []
     return {
         "peer": TITLES[name],
         "wall_us": median([cost.wall * 1e6 for cost in costs]),
         "cpu_us": median([cost.cpu * 1e6 for cost in costs]),
         "spread": spread([cost.wall for cost in costs]),
-        "ratio": median(ratios) if ratios else None,
+        "ratio": median([cost.wall / least.wall for cost, least in pairs]) if pairs else None,
+        "cpu_ratio": median([cost.cpu / least.cpu for cost, least in pairs]) if pairs else None,
         "trips": sent.trips,
         "commands": ", ".join(f"{command} {times:g}" for command, times in sorted(sent.commands.items())),
     }
