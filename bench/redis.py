@@ -52,7 +52,7 @@ class Sent(NamedTuple):
     """What Redis has got of a request."""
 
     commands: dict[str, float]
-    trips: float
+    trips: int  # rounded: now and then Redis reads for nothing
 
 
 def run(quick: bool) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def count(redis: Any, site: Worker, page: str, requests: int = 20) -> Sent:
     reads = redis.info("stats")["total_reads_processed"] - before - 1  # this one
     stats = {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in redis.info("commandstats").items()}
     ours = ("info", "config|resetstat")
-    return Sent({name: calls / requests for name, calls in stats.items() if name not in ours}, reads / requests)
+    return Sent({name: calls / requests for name, calls in stats.items() if name not in ours}, round(reads / requests))
 
 
 @contextmanager
