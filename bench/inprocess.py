@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
-from .checks import check
+from .checks import Wrong, check
 from .floor import STEPS
 from .peers import NODE, PEERS
 from .processes import HERE, Worker, node, python, worker
@@ -45,15 +45,12 @@ def run(quick: bool, names: Iterable[str] = PEERS_IN_MEMORY) -> dict[str, Any]:
         names: the peers to measure; always beside the floor.
     """
     effort = QUICK if quick else FULL
-    result: dict[str, Any] = {"versions": {}, "checks": {}, "missing": {}, "rounds": {}, "profile": {}}
+    left_out = {name: missing for name in names if (missing := _missing(name))}
+    result: dict[str, Any] = {"versions": {}, "checks": {}, "left_out": left_out, "rounds": {}, "profile": {}}
     for number in range(effort.processes):
         with ExitStack() as stack:
-            workers = {}
-            for name in [*names, "floor"]:
-                if missing := _missing(name):
-                    result["missing"][name] = missing
-                else:
-                    workers[name] = stack.enter_context(worker(_command(name), 0))
+            measured = [name for name in [*names, "floor"] if name not in left_out]
+            workers = {name: stack.enter_context(worker(_command(name), 0)) for name in measured}
             if number == 0:
                 _ask_first(workers, effort, result)
             _measure(workers, effort, result["rounds"], f"process {number + 1} of {effort.processes}")
@@ -81,10 +78,17 @@ def _missing(name: str) -> str | None:
 
 
 def _ask_first(workers: dict[str, Worker], effort: Effort, result: dict[str, Any]) -> None:
-    for name, peer in workers.items():
+    for name, peer in [*workers.items()]:
         result["versions"].update(peer.ask("versions"))
-        if name != "floor":
+        if name == "floor":
+            continue
+        try:
             result["checks"][name] = check(peer, PEERS_IN_MEMORY[name].kind != NO_IDS)
+        except Wrong as wrong:
+            result["left_out"][name] = str(wrong)
+            del workers[name]
+    for name, why in result["left_out"].items():
+        print(f"in process: without {name}: {why}", file=sys.stderr)
     if "minisession" in workers:
         for scenario in SCENARIOS:
             result["profile"][scenario] = workers["minisession"].ask("profile", scenario=scenario, loops=effort.loops)
