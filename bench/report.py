@@ -267,7 +267,7 @@ def fill(page: str, blocks: Mapping[str, str]) -> str:
         marked = re.compile(rf"(?<=<!-- bench:{name} -->\n).*?(?=<!-- /bench -->)", re.S)
         if not marked.search(page):
             raise ValueError(f"the page has no <!-- bench:{name} -->")
-        page = marked.sub(f"\n{block}\n\n".replace("\\", r"\\"), page)
+        page = marked.sub(f"\n{block}\n\n".replace("\\", r"\\"), page, count=1)
     return page
 
 
