@@ -61,10 +61,10 @@ PEERS = {
     "django": Peer("Django, cache", "server-side", ("Django",), ("memory", "redis")),
     "django-redis": Peer("Django, django-redis", "server-side", ("Django", "django-redis"), ("redis",)),
     "flask-session": Peer("Flask-Session", "server-side", ("Flask-Session", "cachelib"), ("memory", "redis")),
-    "django-cookie": Peer("Django, signed_cookies", "signed cookie", ("Django",)),
-    "flask": Peer("Flask", "signed cookie", ("Flask",)),
-    "pyramid": Peer("Pyramid", "signed cookie", ("pyramid",)),
-    "starlette": Peer("Starlette", "signed cookie", ("starlette",)),
+    "django-cookie": Peer("Django, signed cookie", "signed cookie", ("Django",)),
+    "flask": Peer("Flask, signed cookie", "signed cookie", ("Flask",)),
+    "pyramid": Peer("Pyramid, signed cookie", "signed cookie", ("pyramid",)),
+    "starlette": Peer("Starlette, signed cookie", "signed cookie", ("starlette",)),
 }
 
 """The Python ones: `make` makes them."""

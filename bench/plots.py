@@ -79,6 +79,7 @@ def _slim(svg: str) -> str:
     """Return the drawing without what a browser has no use for, and with text in the page's colour."""
     svg = re.sub(r"<\?xml.*?<svg", "<svg", svg, flags=re.S)
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.S)
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "sans-serif", svg)
     svg = svg.replace(INK, "currentColor")
     svg = re.sub(r"(<svg[^>]*>)", rf"\1{STYLE}", svg, count=1)
     svg = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", svg)

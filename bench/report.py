@@ -114,18 +114,16 @@ def inprocess_tables(inprocess: Results) -> dict[str, str]:
     return {
         "costs": _costs_table(peers),
         "floor": _floor_table(peers, floors(inprocess)),
-        "steps": table(["step", "µs"], [[step, f"{steps[step].value:.3f}"] for step in floor.STEPS]),
-        "sent": _sent_table(inprocess["checks"]),
+        "sent": _sent_table(inprocess["checks"], in_order(peers)),
         "profile": _profile_table(profile(inprocess), steps) if OURS in peers else "",
     }
 
 
 def _costs_table(peers: dict[str, dict[str, Figure]]) -> str:
     rows = [
-        [PEERS_IN_MEMORY[name].title, PEERS_IN_MEMORY[name].kind, *(peers[name].get(each, NONE) for each in SCENARIOS)]
-        for name in in_order(peers)
+        [PEERS_IN_MEMORY[name].title, *(peers[name].get(each, NONE) for each in SCENARIOS)] for name in in_order(peers)
     ]
-    return table(["µs per request", "", *SCENARIOS], rows)
+    return table(["µs", *SCENARIOS], rows)
 
 
 def in_order(peers: dict[str, dict[str, Figure]]) -> list[str]:
@@ -152,20 +150,21 @@ def _floor_table(peers: dict[str, dict[str, Figure]], least: dict[str, Figure]) 
         times = NONE if ours is None else f"{ours.value / least[scenario].value:.1f}"
         rivals = (rival(scenario, among) for among in kinds.values())
         rows.append([scenario, least[scenario], NONE if ours is None else ours, times, *rivals])
-    return table(["µs per request", "floor", OURS, "times the floor", *kinds], rows)
+    return table(["µs", "floor", OURS, "times the floor", *kinds], rows)
 
 
-def _sent_table(checks: Mapping[str, Any]) -> str:
+def _sent_table(checks: Mapping[str, Any], names: Iterable[str]) -> str:
+    pages = ("cookie", "read", "write", "login")
     answers = {True: "**yes**", False: "no", None: NONE}
     rows = [
         [
             PEERS_IN_MEMORY[name].title,
-            *(found["sent"][scenario] or NONE for scenario in SCENARIOS),
-            *(answers[found["lives"][when]] for when in ("regenerate", "logout")),
+            *(checks[name]["sent"][page] or NONE for page in pages),
+            *(answers[checks[name]["lives"][when]] for when in ("regenerate", "logout")),
         ]
-        for name, found in checks.items()
+        for name in names
     ]
-    return table(["bytes of Set-Cookie", *SCENARIOS, "old id works on", "works after logout"], rows)
+    return table(["bytes of Set-Cookie", *pages, "old id works on", "works after logout"], rows)
 
 
 def _profile_table(parts: dict[str, dict[str, float]], steps: dict[str, Figure]) -> str:
@@ -176,7 +175,7 @@ def _profile_table(parts: dict[str, dict[str, float]], steps: dict[str, Figure])
         for step in floor.SCENARIOS[scenario]:
             least[floor.STEPS[step].part] += steps[step].value
         rows.append([scenario, *(_beside(parts[scenario].get(name, 0), least[name]) for name in names)])
-    return table(["µs per request (floor)", *names], rows)
+    return table(["µs (floor)", *names], rows)
 
 
 def _beside(ours: float, least: float) -> str:
