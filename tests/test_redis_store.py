@@ -856,7 +856,8 @@ class TestRefusals:
             while server.client.info("persistence")["rdb_last_bgsave_status"] == "ok":
                 assert time.monotonic() < until
                 time.sleep(0.01)
-            for verb in (*WRITES, *DELETES):
+            verbs: tuple[Callable[[Store], object], ...] = (*WRITES, *DELETES)
+            for verb in verbs:
                 with pytest.raises(StoreUnavailable, match="MISCONF"):
                     verb(store)
             stored = store.load("id")
@@ -1020,4 +1021,25 @@ def test_S10_nonsense_is_an_outage_and_nothing_else(answer: bytes, hang_up: bool
             with pytest.raises(StoreUnavailable) as failed:
                 store.load(SECRET_ID)
             assert "s3cret" not in "".join(traceback.format_exception(failed.value))
+            store.close()
+
+
+WRONG = [*NONSENSE, b"*2\r\n:0\r\n*0\r\n", b"*2\r\n$1\r\n0\r\n*1\r\n:1\r\n"]
+
+
+@pytest.mark.parametrize("answer", [answer for answer in WRONG if b"+OK" not in answer])
+def test_S10_nonsense_acknowledges_nothing(answer: bytes) -> None:
+    """Nothing is taken for stored; and what lists sessions fails as what loads them does."""
+    verbs: list[Callable[[RedisStore], object]] = [
+        lambda store: store.create(SECRET_ID, b"data", inf) and "created",
+        lambda store: store.create(SECRET_ID, b"data", inf, "ann") and "created",
+        lambda store: store.replace(SECRET_ID, b"data", b"new", inf, "ann") and "replaced",
+        lambda store: next(store.ids(), None),
+        lambda store: next(store.ids("ann"), None),
+    ]
+    for verb in verbs:
+        with Impostor(answer, len(answer) + 1, hang_up=True) as impostor:
+            store = RedisStore(impostor.url, read_timeout=0.02)
+            with suppress(StoreUnavailable):
+                assert not verb(store)
             store.close()

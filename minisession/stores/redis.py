@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from ..errors import StoreUnavailable
 from ..limited import Limited
 from .base import Stored
-from .redis_link import BATCH, Command, Limits, connect
+from .redis_link import BATCH, Command, Limits, connect, cursor_and_page, nonsense
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -131,7 +131,7 @@ class RedisStore:
             case [False, int()]:  # FOREIGN
                 self._tell(logging.WARNING, "session not loaded: its key in Redis is somebody else's list, hash or set")
                 return None
-        raise StoreUnavailable("Redis: it answered what was not asked")
+        raise nonsense()
 
     def create(self, id: str, data: bytes, expires_at: float, user: str | None = None) -> bool:
         """Store a new record, after its entry in the user's index."""
@@ -145,6 +145,8 @@ class RedisStore:
                 self._redis.run(("ZREM", entry[0][3], id.encode()))  # or another's session would be listed
             case [[_, 0]]:
                 self._prune_some(entry[0][3])
+        if done not in (b"OK", None):
+            raise nonsense()
         return done is not None
 
     def replace(self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None) -> bool:
@@ -224,7 +226,7 @@ class RedisStore:
         """Yield an index's live ids, in batches, each with how many dead ones were pruned."""
         cursor = None
         while cursor != b"0":
-            ((cursor, entries),) = self._redis.run(("ZSCAN", index, cursor or b"0", "COUNT", BATCH))
+            cursor, entries = cursor_and_page(self._redis.run(("ZSCAN", index, cursor or b"0", "COUNT", BATCH)))
             yield self._prune(index, entries[::2], grace)
 
     def _prune(self, index: bytes, ids: list[bytes], grace: int) -> tuple[list[bytes], int]:

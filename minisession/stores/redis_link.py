@@ -196,7 +196,8 @@ class Node:
         pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*"
         cursor = None
         while cursor != b"0":
-            ((cursor, keys),) = self.run(("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", BATCH, "TYPE", type))
+            scan = ("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", BATCH, "TYPE", type)
+            cursor, keys = cursor_and_page(self.run(scan))
             yield keys
 
     def close(self) -> None:
@@ -355,6 +356,19 @@ def _checked(replies: list[Any], foreign: bool) -> list[Any]:
                 raise _unavailable(reply)
             replies[number] = FOREIGN
     return replies
+
+
+def cursor_and_page(replies: list[Any]) -> tuple[bytes, list[bytes]]:
+    """Return what SCAN or ZSCAN answered."""
+    match replies:
+        case [[bytes(cursor), [*page]]] if all(isinstance(one, bytes) for one in page):
+            return cursor, page
+    raise nonsense()
+
+
+def nonsense() -> StoreUnavailable:
+    """Return the error for a reply that is none to what was asked."""
+    return StoreUnavailable("Redis: it answered what was not asked")
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
