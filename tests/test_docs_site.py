@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import minisession
 
 from .pages import DOCS, ROOT, blocks
+from .test_browser import chromium, serving
 from .tools import need_module
 
 need_module("mkdocs")
@@ -39,7 +42,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_page_is_there_and_can_be_found(site: Path) -> None:
     """By words from its first heading."""
     found = json.loads((site / "search" / "search_index.json").read_text())["docs"]
-    for page in {*DOCS.glob("*.md")} - {DOCS / "security.md", DOCS / "security-rows.md"}:  # left out in mkdocs.yml
+    for page in DOCS.glob("*.md"):
         title = page.read_text().partition("\n")[0].removeprefix("# ")
         assert any(title == entry["title"] for entry in found), page.name
 
@@ -65,16 +68,53 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
         assert [tag for tag in tags if re.search(r'(?:src|href)="?(?:https?:)?//', tag)] == [], page
 
 
+def test_tests_are_named_where_github_links_to_them(site: Path) -> None:
+    page = (site / "security" / "index.html").read_text()
+    assert "<code>test_B15_an_unsigned_id_never_reaches_the_store</code>" in page
+    assert not re.search(r'href="?[^ >"]*(?:tests/|\.py)', page)
+
+
+def test_a_reader_searches_and_finds(site: Path) -> None:
+    """In a browser, because a script of the site's does it; and nothing is wrong in its console."""
+    complaints: list[str] = []
+    with serving(StaticSite(site)) as address, chromium() as browser:
+        page = browser.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(address)
+        page.get_by_role("textbox", name="Search").press_sequentially("logout while a")
+        page.locator(".md-search-result__link", has_text="A logout while a request is under way").click()
+        page.wait_for_url("**/how-it-works/**")
+        assert page.get_by_role("heading", name="A logout while a request is under way").is_visible()
+    assert complaints == []
+
+
+class StaticSite:
+    """The files of a folder, as a WSGI app."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        path = self.folder / environ["PATH_INFO"].lstrip("/")
+        file = path / "index.html" if path.is_dir() else path
+        if not file.is_file():
+            start_response("404 Not Found", [])
+            return []
+        start_response("200 OK", [("Content-Type", mimetypes.guess_type(file)[0] or "application/octet-stream")])
+        return [file.read_bytes()]
+
+
 def test_dead_links_fail_the_build(tmp_path: Path) -> None:
-    """To pages, headings and images; or the build above proves nothing."""
-    for name in ("docs", "minisession"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    """To pages, headings, images and files of the repository; or the build above proves nothing."""
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    for name in ("minisession", "tests", "SECURITY.md", "mkdocs.yml"):
+        (tmp_path / name).symlink_to(ROOT / name)
     with (tmp_path / "docs" / "index.md").open("a") as page:
-        page.write("\n[a](missing.md) [b](tutorial.md#missing) ![c](images/missing.png)\n")
+        page.write("\n[a](missing.md) [b](tutorial.md#missing) ![c](images/missing.png) [d](../tests/missing.py)\n")
     done = build(tmp_path, tmp_path / "site")
     assert done.returncode != 0
-    assert len(re.findall("^WARNING", done.stderr, re.M)) == 3
+    assert len(re.findall("^WARNING .*'index.md'", done.stderr, re.M)) == 4
 
 
 def test_the_tutorial_begins_with_an_empty_folder(tmp_path: Path) -> None:
