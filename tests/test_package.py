@@ -1,10 +1,14 @@
-"""What pip installs: the package alone, and it works on a bare interpreter."""
+"""What pip installs: the package alone, the same bytes from the same sources, and it works on a bare interpreter."""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
+from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
@@ -15,19 +19,31 @@ from .tools import need_module
 ROOT = Path(__file__).parent.parent
 
 
+def build(project: Path, out: Path) -> tuple[Path, Path]:
+    """Build a sdist, and a wheel from it."""
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(project)]
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1800000000"}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    [sdist], [wheel] = out.glob("*.tar.gz"), out.glob("*.whl")
+    return sdist, wheel
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build it."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     need_module("build")
     need_module("hatchling")
-    out = tmp_path_factory.mktemp("dist")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, ROOT],
-        check=True,
-        capture_output=True,
-    )
-    [wheel] = out.glob("*.whl")
-    return wheel
+    return build(ROOT, tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture
+def wheel(built: tuple[Path, Path]) -> Path:
+    return built[1]
+
+
+def metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith("METADATA")]
+        return Parser().parsestr(archive.read(name).decode())
 
 
 def test_the_wheel_holds_minisession_alone(wheel: Path) -> None:
@@ -41,11 +57,8 @@ def test_the_wheel_holds_minisession_alone(wheel: Path) -> None:
 
 def test_the_wheel_needs_nothing(wheel: Path) -> None:
     """Everything else is an extra."""
-    with zipfile.ZipFile(wheel) as archive:
-        [name] = [name for name in archive.namelist() if name.endswith("METADATA")]
-        metadata = Parser().parsestr(archive.read(name).decode())
+    needs = metadata(wheel).get_all("Requires-Dist", [])
 
-    needs = metadata.get_all("Requires-Dist", [])
     assert needs
     assert all("extra ==" in need for need in needs)
 
@@ -56,3 +69,37 @@ def test_the_wheel_works_on_a_bare_interpreter(wheel: Path) -> None:
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
 
     assert (done.stdout.strip(), done.stderr) == ("minisession.middleware", "")
+
+
+def test_the_same_sources_make_the_same_bytes(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """From the sdist, in another folder, by somebody with another umask and another clock."""
+    sdist, _ = built
+    shutil.unpack_archive(sdist, tmp_path)
+    [project] = tmp_path.iterdir()
+    for path in project.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+        os.utime(path, (1e9, 1e9))
+
+    again = build(project, tmp_path / "again")
+
+    assert [file.read_bytes() for file in again] == [file.read_bytes() for file in built]
+
+
+def test_an_index_would_take_it(built: tuple[Path, Path]) -> None:
+    """Its metadata are valid, and its README can be shown."""
+    need_module("twine")
+    command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, built)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_version_is_in_one_place(wheel: Path) -> None:
+    """The changelog knows it, or what comes next."""
+    version = metadata(wheel)["Version"]
+    sources = [*(ROOT / "minisession").rglob("*.py"), *(ROOT / "demo").rglob("*.py")]
+
+    assert f'\nversion = "{version}"\n' in (ROOT / "pyproject.toml").read_text()
+    assert [path for path in sources if version in path.read_text() or "__version__" in path.read_text()] == []
+    [newest, *_] = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert newest in ("Unreleased", version)
