@@ -87,6 +87,22 @@ class TestListing:
 
         assert len(list(views)) == 1
 
+    @pytest.mark.parametrize("ends", [Session.destroy, lambda session: session.regenerate()], ids=["logout", "new id"])
+    def test_a_session_that_ends_between_the_list_and_the_look_at_it_is_left_out(
+        self, site: Site, ends: Callable[[Session], Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Stores list in batches; what has become a tombstone meanwhile is nothing to warn of."""
+        browser = login(site)
+
+        class Slow(Passing):
+            def ids(self, user: str | None = None) -> Any:
+                for id in list(super().ids(user)):
+                    browser.visit(ends)
+                    yield id
+
+        assert list(sessions_of(Slow(site.store), "ann")) == []
+        assert caplog.messages == []
+
     def test_what_is_no_session_is_left_out(self, site: Site, caplog: pytest.LogCaptureFixture) -> None:
         site.store.create("id", b"letmein", site.clock() + 60, "ann")
 
