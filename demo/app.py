@@ -1,7 +1,8 @@
 """The demo, wired: ``waitress-serve --listen=127.0.0.1:8080 demo.app:app``.
 
-``SESSION_STORE`` says where sessions are kept (``sqlite:///sessions.db``, ``redis://localhost``), and
-``SESSION_SECRET`` what signs the cookies.
+``SESSION_STORE`` says where sessions are kept (``sqlite:///sessions.db``, ``redis://localhost``),
+``SESSION_SECRET`` what signs the cookies, and ``SESSION_PROFILE=strict`` that visitors come over TLS alone;
+``demo/tls.sh`` puts nginx in front.
 
 ::
 
@@ -15,18 +16,26 @@ import logging
 import os
 import secrets
 from functools import partial
+from typing import Any
 
 from minisession import Cookie, CrossOriginProtection, SessionMiddleware, open_store
 
 from . import pages, views
 from .router import Router
 
-COOKIE_NAME = "connect.sid"
-
-# "auto" is for clients that send no Secure cookie over plain http: WebTest, Safari on localhost, and every
-# browser that asks another machine on the LAN.  Over TLS the cookie is Secure.  A site that has TLS
-# everywhere leaves it out, because Secure is the default.
-COOKIE = Cookie(secure="auto")
+PROFILES: dict[str, dict[str, Any]] = {
+    # "auto" is for clients that send no Secure cookie over plain http: WebTest, Safari on localhost, and every
+    # browser that asks another machine on the LAN.  Over TLS the cookie is Secure.  A site that has TLS
+    # everywhere leaves it out, because Secure is the default.
+    "": {"name": "connect.sid", "cookie": Cookie(secure="auto")},
+    # As in docs/security.md.
+    "strict": {
+        "name": "__Host-sid",
+        "cookie": Cookie(samesite="Strict"),
+        "idle_timeout": 30 * 60,
+        "absolute_timeout": 8 * 3600,
+    },
+}
 
 
 def secret() -> str:
@@ -39,13 +48,14 @@ def secret() -> str:
     return given or secrets.token_hex(32)
 
 
+profile = PROFILES[os.environ.get("SESSION_PROFILE", "")]
 store = open_store(os.environ.get("SESSION_STORE") or "memory:")
 
 router = Router(
     {
         "/": {"GET": pages.home},
         "/login": {"GET": pages.login_form, "POST": pages.login},
-        "/secureplace": {"GET": partial(pages.secureplace, cookie_name=COOKIE_NAME, cookie=COOKIE)},
+        "/secureplace": {"GET": partial(pages.secureplace, cookie_name=profile["name"], cookie=profile["cookie"])},
         "/sessions": {"GET": partial(pages.sessions, store=store), "POST": partial(pages.sessions, store=store)},
         "/logout": {"GET": pages.logout, "POST": pages.logout},
         "/style.css": {"GET": pages.style},
@@ -53,4 +63,4 @@ router = Router(
     error=views.error,
 )
 
-app = CrossOriginProtection(SessionMiddleware(router, secret=secret(), store=store, name=COOKIE_NAME, cookie=COOKIE))
+app = CrossOriginProtection(SessionMiddleware(router, secret=secret(), store=store, **profile))

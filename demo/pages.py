@@ -72,8 +72,7 @@ def secureplace(request: Request, *, cookie_name: str, cookie: Cookie) -> Respon
     session["views"] = session.get("views", 0) + 1
     scheme = request.environ["wsgi.url_scheme"]
     secure, samesite = cookie.over(https=scheme == "https")
-    flags = [f"SameSite={samesite}", f"Path={cookie.path}"]
-    flags += ["HttpOnly"] * cookie.httponly + ["Secure"] * secure
+    flags = ["HttpOnly"] * cookie.httponly + [f"Path={cookie.path}", f"SameSite={samesite}"] + ["Secure"] * secure
     return views.page(
         "secureplace",
         "Secure place",

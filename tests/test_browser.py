@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +24,7 @@ import demo.app
 from minisession import SessionMiddleware, get_session
 
 from .browser import SECRET
+from .serving import ROOT, SOON, listens
 from .tools import need_module, need_program
 
 ARGUMENTS = (
@@ -286,17 +290,65 @@ def test_in_two_browsers_one_logs_the_other_out(browser: Any, address: str) -> N
         context.close()
 
 
-def make_screenshots(browser: Any, address: str, folder: Path) -> None:
-    """Make login.png, secureplace.png and sessions.png."""
-    page = browser.new_page(viewport=DESKTOP)
-    page.goto(f"{address}/secureplace")
-    page.screenshot(path=folder / "login.png")
+@pytest.fixture
+def behind_nginx() -> Iterator[str]:
+    """Run demo/tls.sh on a free port; the value is its address."""
+    need_program("nginx", "/usr/sbin/nginx")
+    need_program("openssl")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    environment = {**os.environ, "PORT": str(port), "PYTHON": sys.executable}
+    script = subprocess.Popen([ROOT / "demo" / "tls.sh"], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + SOON
+        while not listens(port):
+            assert script.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        yield f"https://localhost:{port}"
+    finally:
+        script.terminate()
+        script.wait(SOON)
+
+
+def test_behind_nginx_the_strictest_cookie_works(browser: Any, behind_nginx: str) -> None:
+    """Chromium refuses a __Host- cookie that is not as it must be: Secure, over TLS, for this host and all of it."""
+    context = browser.new_context(ignore_https_errors=True)  # nobody has signed the certificate
+    page = context.new_page()
+    page.goto(f"{behind_nginx}/secureplace")
     log_in(page)
     page.reload()
-    page.screenshot(path=folder / "secureplace.png")
-    page.goto(f"{address}/sessions")
-    page.screenshot(path=folder / "sessions.png")
-    page.close()
+
+    assert views(page) == 2
+    assert page.get_by_text("HttpOnly; Path=/; SameSite=Strict; Secure").is_visible()
+    (cookie,) = context.cookies()
+    assert (cookie["name"], cookie["path"], cookie["sameSite"]) == ("__Host-sid", "/", "Strict")
+    assert (cookie["httpOnly"], cookie["secure"], cookie["domain"]) == (True, True, "localhost")
+
+    click(page, "button", "Log out")
+
+    assert context.cookies() == []
+    context.close()
+
+
+def make_screenshots(browser: Any, address: str, folder: Path) -> None:
+    """Make secureplace.png and sessions.png, in which somebody is logged in at home, too."""
+    home = browser.new_context(user_agent="Mozilla/5.0 (Windows NT 10.0; rv:140.0) Gecko/20100101 Firefox/140.0")
+    office = browser.new_context(viewport=DESKTOP)
+    for context in (home, office):
+        page = context.new_page()
+        page.goto(f"{address}/secureplace")
+        log_in(page)
+    click(page, "link", "Your sessions")
+    click(page, "button", "Log out the others")
+    [at_home] = home.pages
+    at_home.reload()
+    log_in(at_home)
+    for name in ("secureplace", "sessions"):
+        page.goto(f"{address}/{name}")
+        page.screenshot(path=folder / f"{name}.png", full_page=True)
+    for context in (home, office):
+        context.close()
 
 
 def test_the_screenshots_can_be_made(browser: Any, address: str, tmp_path: Path) -> None:
@@ -305,7 +357,7 @@ def test_the_screenshots_can_be_made(browser: Any, address: str, tmp_path: Path)
 
     make_screenshots(browser, address, folder)
 
-    for name in ("login.png", "secureplace.png", "sessions.png"):
+    for name in ("secureplace.png", "sessions.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 

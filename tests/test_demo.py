@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -621,19 +622,25 @@ def test_another_sites_page_logs_nobody_out() -> None:
     assert is_logged_in(other)
 
 
-def test_sessions_outlive_the_process_where_the_store_does(tmp_path: Path) -> None:
-    """`SESSION_STORE=sqlite:///…`: log in at one process, look around at the next."""
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+def test_sessions_outlive_the_process_where_the_store_does(kind: str, tmp_path: Path) -> None:
+    """`SESSION_STORE`: log in at one process, look around at the next."""
     code = (
         "import demo.app, sys; from webtest import TestApp; client = TestApp(demo.app.app)\n"
         "if sys.argv[1:]: client.set_cookie('connect.sid', sys.argv[1])\n"
         "else: client.post('/login', {'username': 'admin', 'password': 'letmein'})\n"
         "print(client.cookies['connect.sid'], client.get('/secureplace').status_int)"
     )
-    environ = os.environ | {"SESSION_STORE": f"sqlite:///{tmp_path}/sessions.db", "SESSION_SECRET": "s" * 32}
-    cookie: list[str] = []
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *cookie], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
-        )
-        *cookie, status = done.stdout.split()
-        assert status == "200"
+    with ExitStack() as servers:
+        url = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/sessions.db"}.get(kind)
+        if url is None:
+            from .redis_server import redis_server  # which skips this test alone, if there is none
+
+            url = servers.enter_context(redis_server()).url
+        environ = os.environ | {"SESSION_STORE": url, "SESSION_SECRET": "s" * 32}
+        cookie: list[str] = []
+        for expected in ("200", "303" if kind == "memory" else "200"):
+            command = [sys.executable, "-c", code, *cookie]
+            done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
+            *cookie, status = done.stdout.split()
+            assert status == expected

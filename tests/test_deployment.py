@@ -184,22 +184,6 @@ def test_who_is_not_the_proxy_is_not_believed(command: str, home: Path) -> None:
         assert client.get(headers={"X-Forwarded-Proto": "https"}).startswith(b"http ")
 
 
-@pytest.mark.parametrize("preload", ["", "--preload"])
-def test_a_login_at_one_worker_is_known_to_the_other(preload: str, home: Path) -> None:
-    """One is kept busy with an upload, so that the other has to answer."""
-    command = GUNICORN.replace("--threads=8", preload)
-    upload = "POST /upload HTTP/1.0\r\nContent-Length: 1\r\nCookie: {}\r\n\r\n"
-    with app_server(command, home) as port, Client(port) as client:
-        client.get("/login")
-        with socket.create_connection(("127.0.0.1", port), SOON) as busy, busy.makefile("rb") as answer:
-            busy.sendall(upload.format(client.cookie).encode())
-            _, user, first = next(line for line in answer if line.startswith(b"http ")).split()
-            _, also, second = client.get().split()
-            busy.sendall(b"x")
-    assert (user, also) == (b"ada", b"ada")
-    assert first != second
-
-
 @pytest.fixture(params=["sqlite", "redis"])
 def store(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "sqlite":
@@ -209,6 +193,22 @@ def store(request: pytest.FixtureRequest) -> Iterator[str]:
 
         with redis_server() as server:
             yield server.url
+
+
+@pytest.mark.parametrize("preload", ["", "--preload"])
+def test_a_login_at_one_worker_is_known_to_the_other(preload: str, home: Path, store: str) -> None:
+    """Sync workers: one is kept busy with an upload, so that the other has to answer."""
+    command = GUNICORN.replace("--threads=8", preload)
+    upload = "POST /upload HTTP/1.0\r\nContent-Length: 1\r\nCookie: {}\r\n\r\n"
+    with app_server(command, home, store) as port, Client(port) as client:
+        client.get("/login")
+        with socket.create_connection(("127.0.0.1", port), SOON) as busy, busy.makefile("rb") as answer:
+            busy.sendall(upload.format(client.cookie).encode())
+            _, user, first = next(line for line in answer if line.startswith(b"http ")).split()
+            _, also, second = client.get().split()
+            busy.sendall(b"x")
+    assert (user, also) == (b"ada", b"ada")
+    assert first != second
 
 
 def test_workers_with_threads_know_each_others_logins(home: Path, store: str) -> None:
