@@ -36,7 +36,7 @@ from .test_interleavings import (
     without_touch,
 )
 
-HISTORIES = int(os.environ.get("MINISESSION_HISTORIES", "2000"))
+HISTORIES = int(os.environ.get("MINISESSION_HISTORIES", "1500"))
 SEED = 4
 START = 1_800_000_000.0
 
