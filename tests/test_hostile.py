@@ -960,10 +960,21 @@ def test_F5_depth_is_no_crash(scene: Scene, depth: int, shape: tuple[str, str]) 
     scene.new(OURS, loads=1, max_bytes=10_000_000)
 
 
+TOO_LARGE = {
+    "64 MB": RECORD + b" " * 64_000_000,
+    "a million keys": stored(",".join(f'"{n}":0' for n in range(1_000_000))),
+    "deep": stored('"n":' + "[" * 70_000),
+}
+
+
 @pytest.mark.parametrize(
-    "data",
-    [RECORD + b" " * 64_000_000, stored(",".join(f'"{n}":0' for n in range(1_000_000))), stored('"n":' + "[" * 70_000)],
-    ids=["64 MB", "a million keys", "deep"],
+    ("scene", "data"),
+    [
+        pytest.param(store, data, id=f"{store}, {name}")
+        for name, data in TOO_LARGE.items()
+        for store in (["memory"] if name == "64 MB" else ["memory", "sqlite", "redis"])
+    ],
+    indirect=["scene"],
 )
 def test_F5_a_record_over_max_bytes_is_not_even_parsed(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, data: bytes
