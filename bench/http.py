@@ -136,7 +136,7 @@ def parsed(output: str) -> Report:
         raise RuntimeError(f"wrk: {failed[0].strip()}")
     requests = re.search(r"^ +(\d+) requests in ", output, re.M)
     rate = re.search(r"^Requests/sec: +([\d.]+)$", output, re.M)
-    latencies = dict(re.findall(r"^ +(50|99)% +([\d.]+[a-z]+)$", output, re.M))
+    latencies = dict(re.findall(r"^ +(50|99)% +([\d.]+[a-z]+) *$", output, re.M))
     if requests is None or rate is None or latencies.keys() != {"50", "99"}:
         raise RuntimeError(f"wrk: no report in {output!r}")
     return Report(int(requests[1]), float(rate[1]), _seconds(latencies["50"]), _seconds(latencies["99"]))

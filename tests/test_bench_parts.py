@@ -48,6 +48,7 @@ def need(peer: str) -> None:
 
 def test_a_report_of_wrk_is_read() -> None:
     assert http.parsed(WRK) == (13598, 6799.12, 0.000484, 0.00455)
+    assert http.parsed(WRK.replace("4.55ms", "1.20s ")).p99 == 1.2
 
 
 @pytest.mark.parametrize(
