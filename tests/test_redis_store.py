@@ -554,6 +554,8 @@ class TestArguments:
             "redis://:hunter2",
             "redis://h:hunter2",
             "redis+x://h",
+            "redis://:hunter2@h/shop",
+            "redis+cluster://:hunter2@h/1/2",
         ],
     )
     def test_what_is_no_url_of_redis_is_refused_without_the_password_in_it(self, url: str) -> None:

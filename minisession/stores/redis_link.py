@@ -15,6 +15,7 @@ from inspect import Parameter, signature
 from itertools import groupby
 from math import isfinite
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from ..errors import StoreUnavailable
 
@@ -99,6 +100,8 @@ def connect(
     make = partial(BlockingConnectionPool.from_url, url, timeout=limits.pool_timeout, **options)
     try:
         pool = make()
+        if not url.startswith("unix:"):
+            int(urlsplit(url).path.removeprefix("/") or 0)  # redis-py takes /shop for database 0, and /1/2 for 12
     except ValueError:  # it may quote the password
         raise ValueError(
             "not a Redis URL: redis://[[user]:password@]host[:port][/database][?option=value], rediss://…,"
