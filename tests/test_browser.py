@@ -24,7 +24,8 @@ import demo.app
 from minisession import SessionMiddleware, get_session
 
 from .browser import SECRET
-from .serving import ROOT, SOON, listens
+from .pages import DOCS, ROOT, blocks
+from .serving import SOON, listens
 from .tools import need_module, need_program
 
 ARGUMENTS = (
@@ -292,13 +293,14 @@ def test_in_two_browsers_one_logs_the_other_out(browser: Any, address: str) -> N
 
 @pytest.fixture
 def behind_nginx() -> Iterator[str]:
-    """Run demo/tls.sh on a free port; the value is its address."""
+    """Run the command of docs/deployment.md on a free port; the value is its address."""
     need_program("nginx", "/usr/sbin/nginx")
     need_program("openssl")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     environment = {**os.environ, "PORT": str(port), "PYTHON": sys.executable}
-    script = subprocess.Popen([ROOT / "demo" / "tls.sh"], env=environment, stderr=subprocess.DEVNULL)
+    [command] = [block.text for block in blocks(DOCS / "deployment.md", "sh") if "tls" in block.text]
+    script = subprocess.Popen(["sh", "-c", f"exec {command}"], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + SOON
         while not listens(port):

@@ -294,6 +294,18 @@ def test_an_existing_flask_app_answers_as_before(store: Store) -> None:
     assert set(ours.client.cookies) == {"connect.sid"}
 
 
+def test_five_lines_put_an_existing_flask_apps_sessions_into_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So another process with these five lines has them, too."""
+    from .redis_server import redis_server  # which skips this test alone, if there is none
+
+    with redis_server() as server:
+        monkeypatch.setenv("SESSION_STORE", server.url)
+        one, other = Browser(with_five_lines(shop())), Browser(with_five_lines(shop()))
+        one.get("/add/tea")
+        other.client.set_cookie("connect.sid", str(one.cookie))
+        assert other.get("/add/milk").json == ["tea", "milk"]
+
+
 def test_flask_session_notices_nested_changes(store: Store) -> None:
     """Flask's own forgets the second item, unless told that the session was modified."""
     browser = Browser(with_five_lines(shop()))
