@@ -187,17 +187,9 @@ def http_tables(result: Results) -> dict[str, str]:
     rows = []
     for read, write in zip(*(result["tables"][page] for page in ("read", "write")), strict=True):
         pages = (f"{page['rate']:,.0f}{_tilde(page)}" for page in (read, write))
-        shares = (f"{page['ratio']:.2f}" for page in (read, write))
+        shares = (f"{page['ratio']:.2f} ({page['cpu_ratio']:.2f})" for page in (read, write))
         rows.append([read["peer"], f"{read['bare_rate']:,.0f}", *pages, *shares, _plain(read["cpu_cost_us"])])
-    head = [
-        "requests per second",
-        "without sessions",
-        "read",
-        "write",
-        "read: share",
-        "write: share",
-        "read: µs of CPU",
-    ]
+    head = ["requests a second", "without sessions", "read", "write", "read: share", "write: share", "read: µs of CPU"]
     return {"load": table(head, rows)}
 
 
