@@ -12,7 +12,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 from . import expiry
@@ -79,7 +79,9 @@ class Lifecycle:
 
     def open(self, environ: dict[str, Any]) -> Visit:
         """Find the request's session: the first of its verified cookies that the store knows."""
-        visit = Visit(environ, self._configured(environ), self._is_https(environ), self.now())
+        cookie = self.cookie if isinstance(self.cookie, Cookie) else self._configured(self.cookie, environ)
+        https = environ.get("wsgi.url_scheme") == "https" or (self.proxy and _forwarded_https(environ))
+        visit = Visit(environ, cookie, https, self.now(), log.isEnabledFor(logging.DEBUG))
         if environ.get("wsgi.multiprocess") and self._in_process:
             self._warn_once(
                 f"the server runs several processes and {type(self.store).__name__} keeps sessions in one:"
@@ -88,7 +90,8 @@ class Lifecycle:
         header = environ.get("HTTP_COOKIE")
         values = cookies.read(header, self.name) if isinstance(header, str) else []
         if not values:
-            self.tell(logging.DEBUG, "new session: the request has no cookie %s", self.name)
+            if visit.traced:
+                self.tell(logging.DEBUG, "new session: the request has no cookie %s", self.name)
             return visit
         visit.carried = True
         if len(values) > 1:  # a sibling domain's doing, or a Path or Domain that was another once
@@ -105,13 +108,14 @@ class Lifecycle:
                 continue
             asked.append(id)
             stored = self.store.load(id)
-            found = self._read(id, stored)
+            found = self._read(visit, id, stored)
             if stored is not None and found is not None:
                 visit.id = id
                 self._take(visit, stored, found)
                 if not current:
                     visit.send = "was signed by an older secret"
-                _debug("session %s loaded", id)
+                if visit.traced:
+                    _debug("session %s loaded", id)
                 return visit
             if stored is not None and stored.data == TOMBSTONE:
                 buried = id
@@ -122,7 +126,7 @@ class Lifecycle:
             self.tell(logging.DEBUG, "session %s ended a moment ago: this request has none", Shown(buried))
         return visit
 
-    def _read(self, id: str, stored: Stored | None) -> Record | None:
+    def _read(self, visit: Visit, id: str, stored: Stored | None) -> Record | None:
         """Return a live session's record; None for what is absent, ended or not ours."""
         if stored is None:
             self.tell(logging.DEBUG, "session %s is not in the store", Shown(id))
@@ -136,7 +140,7 @@ class Lifecycle:
             )  # fmt: skip
             return None
         try:
-            found = record.decode(stored.data)
+            found = record.decode(stored.data, record.beginning(visit.cookie, visit.https))
         except ValueError as error:
             why = type(error).__name__ if type(error) is not ValueError else error
             self.tell(logging.WARNING, "session %s not loaded: its record is not a session (%s)", Shown(id), why)
@@ -149,8 +153,8 @@ class Lifecycle:
     def _take(self, visit: Visit, stored: Stored, found: Record) -> None:
         """Make ``visit`` what the store says."""
         visit.seen, visit.expires_at = stored
-        visit.data, visit.max_age, visit.user = found.data, found.max_age, found.user
-        visit.lent, visit.max_age_set = {}, False
+        visit.renew(found.data)
+        visit.max_age, visit.max_age_set, visit.user = found.max_age, False, found.user
         self._take_created(visit, found.created)
 
     def _take_created(self, visit: Visit, created: float | None) -> None:
@@ -174,7 +178,7 @@ class Lifecycle:
         elif visit.old is not None:
             visit.old = visit.old._replace(keep=visit.old.keep and keep)
         if not keep:
-            visit.data, visit.lent = {}, {}
+            visit.renew({})
             visit.max_age = visit.cookie.max_age
         if not keep or isinstance(user, str):
             visit.created = self.now()
@@ -196,7 +200,8 @@ class Lifecycle:
             self.store.delete(visit.old.id)
             _debug("session %s destroyed", visit.old.id)
         visit.status, visit.seen, visit.old, visit.user = "destroyed", b"", None, None
-        visit.data, visit.lent, visit.regenerated, visit.send = {}, {}, False, ""
+        visit.regenerated, visit.send = False, ""
+        visit.renew({})
 
     def save(self, visit: Visit) -> None:
         """Store what there is now."""
@@ -224,13 +229,14 @@ class Lifecycle:
         for lost in range(MAX_TRIES):
             if visit.seen:
                 self._reload(visit)
-            before = record.encode(self._record(visit), visit.cookie, visit.https, 0)
+            before = record.encode(visit, visit.cookie, visit.https, 0)
             visit.transacting = True
             try:
                 result = run()
             except BaseException:
                 found = record.decode(before)
-                visit.data, visit.max_age, visit.lent, visit.max_age_set = found.data, found.max_age, {}, False
+                visit.renew(found.data)
+                visit.max_age, visit.max_age_set = found.max_age, False
                 raise
             finally:
                 visit.transacting = False
@@ -249,7 +255,7 @@ class Lifecycle:
     def deadline(self, visit: Visit) -> float:
         """Return when the session ends if nobody uses it again."""
         if not visit.seen or visit.max_age_set or visit.expires_at == float("inf"):
-            return self._fresh(visit, self.now())
+            return expiry.deadline(self.now(), visit.created, self._lifetime(visit), self.absolute_timeout)
         return visit.expires_at
 
     def name_id(self, visit: Visit) -> str:
@@ -281,7 +287,8 @@ class Lifecycle:
             self.tell(logging.DEBUG, "cookie %s", what)
             return cookies.remove(self.name, visit.cookie, visit.https) if visit.carried else None
         try:
-            self._must_be_open(visit)
+            if visit.status != "open":
+                self._must_be_open(visit)
             self._store(visit, asked=False)
         except SessionGone as gone:
             if visit.regenerated or visit.lent or visit.data:
@@ -291,7 +298,8 @@ class Lifecycle:
         if visit.stored and (visit.send or self.rolling):
             return self._announced(visit)
         if visit.seen:
-            _debug("cookie of session %s not sent: the browser has it already", visit.id)
+            if visit.traced:
+                _debug("cookie of session %s not sent: the browser has it already", visit.id)
         else:
             self.tell(logging.DEBUG, "cookie not sent: the session is new and empty")
         return None
@@ -302,7 +310,8 @@ class Lifecycle:
                 "a Secure cookie went out over plain http, where browsers keep it for localhost at most:"
                 ' serve over TLS, or use Cookie(secure="auto")'
             )
-        self._log(visit, logging.DEBUG, "cookie sent: session %s %s", visit.send or "is rolling")
+        if visit.traced:
+            self._log(visit, logging.DEBUG, "cookie sent: session %s %s", visit.send or "is rolling")
         until = None if visit.max_age is None else visit.expires_at
         return cookies.write(self.name, self.signer.sign(visit.id), visit.cookie, visit.https, self.now(), until)
 
@@ -342,17 +351,19 @@ class Lifecycle:
         else:
             raise SessionError(f"genid returned {MAX_IDS} ids in a row that are taken: make it random")
         self._stored(visit, data, expires_at)
-        try:
-            self._bury(visit)
-        except BaseException:
-            visit.seen, visit.stored = b"", False
+        if visit.old is not None:
             try:
-                self.store.delete(id)
-            except StoreUnavailable:
-                self.tell(logging.WARNING, "session %s is left over in the store until it expires", Shown(id))
-            raise
+                self._bury(visit)
+            except BaseException:
+                visit.seen, visit.stored = b"", False
+                try:
+                    self.store.delete(id)
+                except StoreUnavailable:
+                    self.tell(logging.WARNING, "session %s is left over in the store until it expires", Shown(id))
+                raise
         visit.send, visit.regenerated = "has a new id" if visit.regenerated else NEW, False
-        self._log(visit, logging.DEBUG, "session %s created")
+        if visit.traced:
+            self._log(visit, logging.DEBUG, "session %s created")
 
     def _bury(self, visit: Visit) -> None:
         """Kill the id that a new one replaces, so that nothing in flight can bring it back."""
@@ -369,7 +380,7 @@ class Lifecycle:
                 if old.keep:
                     self._gone(visit, old.id)
                 return
-            theirs = self._read(old.id, stored) if old.keep else None
+            theirs = self._read(visit, old.id, stored) if old.keep else None
             if theirs is not None:
                 self._merge(visit, old.seen, theirs)
                 if not self._replaced(visit):
@@ -392,15 +403,15 @@ class Lifecycle:
         if not self.store.replace(visit.id, visit.seen, data, expires_at, visit.user):
             return False
         self._stored(visit, data, expires_at)
-        _debug("session %s stored", visit.id)
+        if visit.traced:
+            _debug("session %s stored", visit.id)
         return True
 
     def _stored(self, visit: Visit, data: bytes, expires_at: float) -> None:
         if visit.max_age_set:
             visit.send = visit.send or "has another max_age"
-        visit.seen, visit.expires_at, visit.stored = data, expires_at, True
+        visit.settle(data, expires_at)
         visit.max_age_set = visit.rewrite = False
-        visit.settle()
         if not record.EXPRESS_DROPS.isdisjoint(visit.data):
             for key in record.EXPRESS_DROPS & visit.data.keys():
                 self._warn_once(f"session[{key!r}] is stored, but express-session deletes that key as it loads")
@@ -420,7 +431,8 @@ class Lifecycle:
         owed = not visit.stored and (visit.send or self.rolling)
         fresh = self._alive(visit)
         if not owed and not expiry.touch_is_due(visit.expires_at, fresh, self._lifetime(visit)):
-            _debug("session %s not stored: unchanged", visit.id)
+            if visit.traced:
+                _debug("session %s not stored: unchanged", visit.id)
             return
         try:
             if owed:
@@ -439,7 +451,7 @@ class Lifecycle:
     def _catch_up(self, visit: Visit) -> None:
         """Read again what somebody else has changed, and merge."""
         stored = self.store.load(visit.id)
-        theirs = self._read(visit.id, stored)
+        theirs = self._read(visit, visit.id, stored)
         if stored is None or theirs is None:
             self._gone(visit, visit.id)
         self._merge(visit, visit.seen, theirs)
@@ -460,7 +472,7 @@ class Lifecycle:
         if not visit.seen:
             raise SessionGone("this session was never stored: there is nothing to reload")
         stored = self.store.load(visit.id)
-        found = self._read(visit.id, stored)
+        found = self._read(visit, visit.id, stored)
         if stored is None or found is None:
             self._gone(visit, visit.id)
         self._take(visit, stored, found)
@@ -481,12 +493,9 @@ class Lifecycle:
         if visit.transacting:
             raise SessionError(f"{verb}() inside transact(): change the session's data there, and nothing else")
 
-    def _record(self, visit: Visit) -> Record:
-        return Record(visit.data, visit.max_age, visit.created, visit.user)
-
     def _encoded(self, visit: Visit) -> tuple[bytes, float]:
         expires_at = self._alive(visit)
-        data = record.encode(self._record(visit), visit.cookie, visit.https, expires_at)
+        data = record.encode(visit, visit.cookie, visit.https, expires_at)
         if len(data) > self.max_bytes:
             raise SessionTooLarge(
                 f"the session's record would have {len(data)} bytes and max_bytes is {self.max_bytes}:"
@@ -497,13 +506,10 @@ class Lifecycle:
     def _lifetime(self, visit: Visit) -> float:
         return self.idle_timeout if visit.max_age is None else visit.max_age
 
-    def _fresh(self, visit: Visit, now: float) -> float:
-        return expiry.deadline(now, visit.created, self._lifetime(visit), self.absolute_timeout)
-
     def _alive(self, visit: Visit) -> float:
         """Return the deadline that a use now gives; the absolute timeout may have come meanwhile."""
         now = self.now()
-        fresh = self._fresh(visit, now)
+        fresh = expiry.deadline(now, visit.created, self._lifetime(visit), self.absolute_timeout)
         if fresh <= now:
             self._gone(visit, visit.id)
         return fresh
@@ -513,25 +519,16 @@ class Lifecycle:
         if lost:
             self._sleep(random.uniform(0, min(0.05, 0.001 * 2**lost)))  # noqa: S311  # no secret
 
-    def _configured(self, environ: dict[str, Any]) -> Cookie:
-        if isinstance(self.cookie, Cookie):
-            return self.cookie
-        cookie = self.cookie(environ)
+    def _configured(self, make: Callable[[dict[str, Any]], Cookie], environ: dict[str, Any]) -> Cookie:
+        cookie = make(environ)
         if not isinstance(cookie, Cookie):
             raise TypeError(f"cookie(environ) must return a Cookie, not {type(cookie).__name__}")
         cookie.check_name(self.name)
         return cookie
 
-    def _is_https(self, environ: dict[str, Any]) -> bool:
-        if environ.get("wsgi.url_scheme") == "https":
-            return True
-        forwarded = environ.get("HTTP_X_FORWARDED_PROTO", "") if self.proxy else ""
-        return str(forwarded).partition(",")[0].strip().lower() == "https"
-
     def _log(self, visit: Visit, level: int, message: str, *args: object) -> None:
         """Log a line about ``visit``: in full, or with bounds, as new sessions can be had by the thousand."""
-        if log.isEnabledFor(level):
-            (self.tell if visit.send == NEW else log.log)(level, message, handle_of(visit.id), *args)
+        (self.tell if visit.send == NEW else log.log)(level, message, handle_of(visit.id), *args)
 
     def _warn_once(self, message: str) -> None:
         if message not in self._said:
@@ -543,6 +540,11 @@ def _debug(message: str, id: str) -> None:
     """Log what a live session does; where DEBUG is off, the id is not even hashed."""
     if log.isEnabledFor(logging.DEBUG):
         log.debug(message, handle_of(id), stacklevel=2)
+
+
+def _forwarded_https(environ: dict[str, Any]) -> bool:
+    """Tell whether the first proxy says that the client came over https."""
+    return str(environ.get("HTTP_X_FORWARDED_PROTO", "")).partition(",")[0].strip().lower() == "https"
 
 
 def _conflict(visit: Visit) -> SessionConflict:

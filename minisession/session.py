@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 from .errors import SessionError
 from .expiry import moment
 from .wire.cookies import Cookie, check_seconds
-from .wire.record import RESERVED, canonical, check, check_again, decode
+from .wire.record import RESERVED, canonical, check, check_again, decode, fit, fit_names
 
 T = TypeVar("T")
 JSON = Any  # None, bool, int, float, str, and lists and str-keyed dicts of them: what `check` lets through
@@ -56,12 +56,12 @@ class Visit:
     """What one request knows of its session; plain values."""
 
     __slots__ = (
-        *("environ", "cookie", "https", "carried", "status", "id", "seen", "expires_at", "data", "lent"),
+        *("environ", "cookie", "https", "carried", "status", "id", "seen", "expires_at", "data", "lent", "held"),
         *("max_age", "max_age_set", "created", "user", "old", "regenerated", "rewrite", "send", "stored"),
-        "transacting",
+        *("transacting", "traced"),
     )
 
-    def __init__(self, environ: dict[str, Any], cookie: Cookie, https: bool, now: float) -> None:
+    def __init__(self, environ: dict[str, Any], cookie: Cookie, https: bool, now: float, traced: bool) -> None:
         self.environ = environ
         self.cookie = cookie  # as configured for this request
         self.https = https
@@ -72,6 +72,7 @@ class Visit:
         self.expires_at = 0.0  # Unix seconds, of what is stored
         self.data: dict[str, JSON] = {}
         self.lent: dict[str, str | None] = {}  # key: its text before it could be changed; None: absent
+        self.held: set[str] = set()  # keys of lists and dicts, which the app can change without a word to us
         self.max_age = cookie.max_age  # seconds
         self.max_age_set = False
         self.created = now
@@ -82,22 +83,31 @@ class Visit:
         self.send = ""  # why the browser is owed a cookie...
         self.stored = False  # ...once this request has stored or touched the session
         self.transacting = False
+        self.traced = traced  # at DEBUG
+
+    def renew(self, data: dict[str, JSON]) -> None:
+        """Take other data, of which the app holds nothing."""
+        self.data, self.lent, self.held = data, {}, set()
 
     def lend(self, key: str) -> None:
         """Remember what ``key`` is, before it is changed or a changeable value leaves our hands."""
         if key not in self.lent:
             self.lent[key] = canonical(self.data[key]) if key in self.data else None
 
-    def check(self) -> None:
-        """Raise TypeError if a list or dict became, in the app's hands, what JSON does not hold."""
-        for key in self.lent:
-            value = self.data.get(key)
+    def put(self, values: dict[str, JSON]) -> None:
+        """Change the data."""
+        data, lent = self.data, self.lent
+        for key, value in values.items():
+            if key not in lent:
+                lent[key] = canonical(data[key]) if key in data else None
             if isinstance(value, (list, dict)):
-                check_again(key, value)
+                self.held.add(key)
+        data.update(values)
 
     def changed(self) -> bool:
         """Tell whether the data differ from what they were when stored or loaded."""
-        self.check()
+        if self.held:
+            self.check()
         stored: dict[str, JSON] | None = None
         for key, before in self.lent.items():
             if key not in self.data:
@@ -111,9 +121,16 @@ class Visit:
                 return True
         return False
 
-    def settle(self) -> None:
-        """Take the data, just stored, for unchanged; nested values may still be in the app's hands."""
-        self.lent = {key: AS_STORED for key in self.lent if isinstance(self.data.get(key), (list, dict))}
+    def check(self) -> None:
+        """Raise TypeError if a list or dict became, in the app's hands, what JSON does not hold."""
+        for key in self.held:
+            if key in self.data:
+                check_again(key, self.data[key])
+
+    def settle(self, data: bytes, expires_at: float) -> None:
+        """Take what was just stored for what was seen."""
+        self.lent = {key: AS_STORED for key in self.held if key in self.data}
+        self.seen, self.expires_at, self.stored = data, expires_at, True
 
 
 class _Verbs(Protocol):
@@ -148,6 +165,16 @@ class Shown:
 
     def __str__(self) -> str:
         return handle_of(self._id)
+
+
+def _check_item(key: Any, value: Any) -> None:
+    """Raise what is wrong with them."""
+    if not isinstance(key, str):
+        raise TypeError(f"a session's keys are str, as JSON's are, not {type(key).__name__}: use str(key)")
+    if key in RESERVED:
+        raise ValueError(f"session[{key!r}] is reserved for the record's own members: use another key")
+    check(key, key)
+    check(key, value)
 
 
 class SessionCookie:
@@ -219,19 +246,21 @@ class Session(MutableMapping[str, JSON]):
         value = visit.data[key]
         if isinstance(value, (list, dict)):
             visit.lend(key)
+            visit.held.add(key)
         return value
 
     def __setitem__(self, key: str, value: JSON) -> None:
-        if not isinstance(key, str):
-            raise TypeError(f"a session's keys are str, as JSON's are, not {type(key).__name__}: use str(key)")
-        if key in RESERVED:
-            raise ValueError(f"session[{key!r}] is reserved for the record's own members: use another key")
-        if not key.isascii():
-            check(key, key)
-        check(key, value)
-        visit = self._writable()
-        visit.lend(key)
-        visit.data[key] = value
+        if not isinstance(key, str) or not key.isascii() or key in RESERVED or not fit((value,)):
+            _check_item(key, value)
+        self._writable().put({key: value})
+
+    def update(self, other: Any = (), /, **more: JSON) -> None:
+        """Set several keys, as dict's does; or none, if one of them is refused."""
+        values: dict[str, JSON] = dict(other, **more)
+        if not (fit_names(values) and RESERVED.isdisjoint(values) and fit(values.values())):
+            for key, value in values.items():
+                _check_item(key, value)
+        self._writable().put(values)
 
     def __delitem__(self, key: str) -> None:
         visit = self._writable()
@@ -252,7 +281,7 @@ class Session(MutableMapping[str, JSON]):
     def clear(self) -> None:
         """Empty the data, and not the user.  To log out, `destroy` or `regenerate`."""
         visit = self._writable()
-        for key in list(visit.data):
+        for key in visit.data:
             visit.lend(key)
         visit.data.clear()
 

@@ -75,16 +75,18 @@ class MemoryStore:
     def load(self, id: str) -> Stored | None:
         """Return the record, or None; a session that is loaded counts as used."""
         with self._lock:
-            shard, stored = self._find(id)
-            if stored is not None and stored.data:
+            shard, record = self._find(id)
+            if record is None:
+                return None
+            if len(record) > _HEAD_SIZE:
                 (self._owned if id in self._owners.whose[shard] else self._anonymous).use(shard, id)
-            return stored
+            return Stored(record[_HEAD_SIZE:], _head_of(record)[0])
 
     def create(self, id: str, data: bytes, expires_at: float, user: str | None = None) -> bool:
         """Store a new record, in the place of another if the store is full."""
         with self._lock:
-            shard, stored = self._find(id)
-            if stored is not None:
+            shard, record = self._find(id)
+            if record is not None:
                 return False
             self._put(shard, id, data, expires_at, user, b"")
             return True
@@ -92,8 +94,8 @@ class MemoryStore:
     def replace(self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None) -> bool:
         """Store ``data`` if the record is still ``seen``."""
         with self._lock:
-            shard, stored = self._find(id)
-            if stored is None or stored.data != seen:
+            shard, record = self._find(id)
+            if record is None or record[_HEAD_SIZE:] != seen:
                 return False
             self._put(shard, id, data, expires_at, user, seen)
             return True
@@ -105,10 +107,10 @@ class MemoryStore:
     def delete(self, id: str) -> bool:
         """Forget the record."""
         with self._lock:
-            _, stored = self._find(id)
-            if stored is not None:
+            _, record = self._find(id)
+            if record is not None:
                 self._drop(id)
-            return stored is not None
+            return record is not None
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
@@ -128,8 +130,8 @@ class MemoryStore:
                 owned = list(self._owners.ids(user))
             for id in owned:
                 with self._lock:
-                    shard, stored = self._find(id)
-                    listed = stored is not None and self._owners.whose[shard].get(id) == user
+                    shard, record = self._find(id)
+                    listed = record is not None and self._owners.whose[shard].get(id) == user
                 if listed:
                     yield id
 
@@ -143,7 +145,7 @@ class MemoryStore:
 
     # Inside, under the lock
 
-    def _find(self, id: str) -> tuple[int, Stored | None]:
+    def _find(self, id: str) -> tuple[int, bytes | None]:
         """Return the shard, and the live record if there is one.  Every verb comes by here."""
         now = self._clock()
         agenda = self._calendar.agenda
@@ -152,26 +154,25 @@ class MemoryStore:
                 self._forget(dead)
         shard = hash(id) % self._shards
         record = self._records[shard].get(id)
-        if record is None:
-            return shard, None
-        (expires_at,) = _head_of(record)
-        if expires_at <= now:
+        if record is not None and _head_of(record)[0] <= now:
             self._drop(id)
-            return shard, None
-        return shard, Stored(record[_HEAD_SIZE:], expires_at)
+            record = None
+        return shard, record
 
     def _put(self, shard: int, id: str, data: bytes, expires_at: float, user: str | None, before: bytes) -> None:
-        record = _HEAD.pack(expires_at) + data
-        if data and not before and self._live >= self._max:
-            self._make_room(user)
-        self._live += bool(data) - bool(before)
-        self._records[shard][id] = record
+        if data and not before:
+            if self._live >= self._max:
+                self._make_room(user)
+            self._live += 1
+        elif before and not data:
+            self._live -= 1
+        self._records[shard][id] = _HEAD.pack(expires_at) + data
         self._calendar.file(shard, id, expires_at, self._clock)
-        owner = user if data else None
-        if owner != self._owners.whose[shard].get(id) or not data or not before:
+        owner, previous = user if data else None, self._owners.whose[shard].get(id)
+        if owner != previous:
             self._owners.give(shard, id, owner)
-            self._anonymous.forget(shard, id)
-            self._owned.forget(shard, id)
+        if before and not (data and (owner is None) == (previous is None)):
+            (self._anonymous if previous is None else self._owned).forget(shard, id)
         if data:
             (self._anonymous if owner is None else self._owned).use(shard, id)
 
