@@ -154,7 +154,7 @@ class SessionMiddleware:
         session = Session(self._lifecycle, environ)
         environ[KEY] = environ[self._mark] = session
         response = Response(self._lifecycle, session, start_response, environ)
-        body: Any = None
+        body: Iterable[bytes] | None = None
         try:
             body = self.app(environ, response.start)
             # A list, wrapped, would lose the len() from which servers tell its Content-Length; a file
@@ -162,7 +162,7 @@ class SessionMiddleware:
             if isinstance(body, (list, tuple)) or _is_file(environ, body):
                 response.send()
                 response.end(late=False)
-                return cast("Iterable[bytes]", body)
+                return body
             return response.stream(body)
         except (StoreUnavailable, SessionConflict) as error:
             response.abandon(body)
