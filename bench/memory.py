@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from . import owners, peers
-from .driving import OTHERS, carrying, pair, send
+from .driving import OTHERS, carrying, pair, seconds, send
 from .processes import Worker, answer, node, python, worker
 from .timing import Took, median, shuffled, significant, spread, timed
 
@@ -64,7 +64,7 @@ def run(quick: bool) -> dict[str, Any]:
         "setting": f"189 bytes of JSON, medians of {rounds} rounds of {reads} reads and of {GENERATIONS} generations",
         "versions": versions,
         "tables": {
-            "size": [size(case, sizes[case]) for case in full],
+            "size": [size(case, sizes[case], used(case)) for case in full],
             "reading": [reading(case, read) for case in full],
             "expiry": [expiry(case, lives[case]) for case in full],
             "generations": [growth(case, lives[case]) for case in full],
@@ -72,9 +72,16 @@ def run(quick: bool) -> dict[str, Any]:
     }
 
 
-def fill(site: Worker, case: Case) -> Any:
+def fill(site: Worker, case: Case, every: int = 100) -> Any:
     """Create a case's sessions."""
-    return site.ask("fill", few=FEW, sessions=case.sessions - FEW, every=100)
+    return site.ask("fill", few=FEW, sessions=case.sessions - FEW, every=every)
+
+
+def used(case: Case) -> float:
+    """Return how many bytes larger a session is when it has been read and written."""
+    with _site(case) as site:
+        fill(site, case, every=2)
+        return float(site.ask("use"))
 
 
 def generations(case: Case) -> list[dict[str, Any]]:
@@ -90,10 +97,12 @@ def generations(case: Case) -> list[dict[str, Any]]:
     return lived
 
 
-def size(case: Case, filled: dict[str, float]) -> dict[str, Any]:
-    """Return the resident memory of a session, and how long it takes to make one, with the app and without."""
+def size(case: Case, filled: dict[str, float], grown: float) -> dict[str, Any]:
+    """Return how much memory a session is, new and used, and how long it takes to make, with the app and without."""
+    new = (filled["after"] - filled["before"]) / (case.sessions - FEW)
     return case.row(
-        rss_bytes=round((filled["after"] - filled["before"]) / (case.sessions - FEW)),
+        rss_bytes=round(new),
+        used_bytes=round(new + grown),
         create_us=significant(filled["create"] * 1e6),
         create_cost_us=significant((filled["create"] - filled["bare"]) * 1e6),
     )
@@ -192,6 +201,13 @@ class Site:
         """Read sessions of the sample, in any order; return the seconds that it takes beyond the app."""
         cookies = [carrying(random.choice(self.cookies)) for _ in range(requests)]
         return timed(self.app, "/read", cookies).cpu - timed(self.bare, "/read", cookies).cpu
+
+    def use(self) -> float:
+        """Read and write each session of the sample; return the bytes by which one has grown."""
+        before = self.rss()
+        for page in ("/read", "/write"):
+            seconds(self.app, page, map(carrying, self.cookies))
+        return (self.rss() - before) / len(self.cookies)
 
     def rss(self) -> int:
         """Return the resident memory, in bytes, without garbage."""

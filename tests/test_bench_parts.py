@@ -117,6 +117,7 @@ def test_memory_sessions_are_created_read_and_freed() -> None:
         assert filled["create"] > filled["bare"] > 0
         assert filled["after"] >= filled["before"] > 0
         assert site.ask("read", requests=50) > 0
+        site.ask("use")
         assert site.ask("held") == 600
         site.ask("forward", seconds=peers.LIFETIME + 1)
         freed = site.ask("free", most=100)
@@ -132,6 +133,7 @@ def test_memory_a_store_that_frees_nothing_is_seen(peer: str) -> None:
     with memory._site(memory.Case(peer, 40), moved=True) as site:
         assert memory.fill(site, memory.Case(peer, memory.FEW))["create"] == 0
         assert site.ask("read", requests=20) > 0
+        site.ask("use")
         site.ask("forward", seconds=peers.LIFETIME + 1)
         freed = site.ask("free", most=20)
 
@@ -141,8 +143,8 @@ def test_memory_a_store_that_frees_nothing_is_seen(peer: str) -> None:
 def test_memory_the_size_of_a_session_is_the_growth() -> None:
     filled = {"before": 10e6, "after": 20e6, "create": 12e-6, "bare": 2e-6}
 
-    row = memory.size(memory.Case("minisession", 1000 + 20_000), filled)
-    assert (row["rss_bytes"], row["create_us"], row["create_cost_us"]) == (500, 12, 10)
+    row = memory.size(memory.Case("minisession", 1000 + 20_000), filled, 30)
+    assert (row["rss_bytes"], row["used_bytes"], row["create_us"], row["create_cost_us"]) == (500, 530, 12, 10)
 
 
 @pytest.mark.parametrize(

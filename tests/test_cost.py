@@ -46,10 +46,11 @@ class Site:
         environ: dict[str, Any] = {"wsgi.url_scheme": "https", "HTTP_COOKIE": f"theme=dark; ga=1; {cookie}"}
         setup_testing_defaults(environ)
         sent: list[tuple[str, str]] = []
+        start: Any = lambda status, headers: sent.extend(headers)  # noqa: E731  # a def would be longer
         coverages = sys.gettrace()
         sys.settrace(self._trace)
         try:
-            self.app(environ, lambda status, headers: sent.extend(headers))
+            self.app(environ, start)
         finally:
             sys.settrace(coverages)
         return next((value.partition(";")[0] for name, value in sent if name == "Set-Cookie"), cookie)

@@ -50,6 +50,12 @@ answer(({ app, bare, store }) => {
       return took[0] - took[1];
     },
 
+    async use() {
+      const before = rss();
+      for (const page of ["/read", "/write"]) await timed(app, page, cookies);
+      return (rss() - before) / cookies.length;
+    },
+
     forward({ seconds }) {
       ahead += seconds * 1000;
     },
