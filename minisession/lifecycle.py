@@ -187,7 +187,7 @@ class Lifecycle:
         elif not keep:
             visit.user = None
         visit.id, visit.seen = "", b""
-        visit.max_age_set = visit.rewrite = False
+        visit.lent, visit.max_age_set, visit.rewrite = {}, False, False
         visit.status, visit.regenerated = "open", True
 
     def destroy(self, visit: Visit) -> None:

@@ -115,6 +115,8 @@ class Visit:
                     return True
                 continue
             if before == AS_STORED:
+                if not self.seen:  # it has ended, and with it what there was to compare with
+                    continue
                 stored = decode(self.seen).data if stored is None else stored
                 before = canonical(stored[key])
             if canonical(self.data[key]) != before:

@@ -1316,6 +1316,28 @@ def test_A5_a_late_change_that_cannot_be_stored_is_logged(caplog: pytest.LogCapt
     assert "StoreUnavailable" in caplog.text
 
 
+def test_A5_a_session_that_ends_while_its_body_streams_is_told_of_by_its_verbs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And by nothing else, though the app still holds a list of its data."""
+    store = MemoryStore()
+    cookie = visitor(store, items=[1])
+    said: list[str] = []
+
+    def work(session: Session) -> None:
+        session["items"].append(2)
+        session.save()
+        store.delete(session.id)
+        try:
+            session.touch()
+        except SessionError as error:
+            said.append(type(error).__name__)
+
+    Exchange(linted(streaming(work), store=store), cookie).run()
+    assert said == ["SessionGone"]
+    assert caplog.records == []
+
+
 # 503
 
 
