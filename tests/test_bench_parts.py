@@ -117,7 +117,7 @@ def test_memory_sessions_are_created_read_and_freed() -> None:
         assert filled["create"] > filled["bare"] > 0
         assert filled["after"] >= filled["before"] > 0
         assert site.ask("read", requests=50) > 0
-        site.ask("use", few=1)
+        site.ask("use", few=100)
         assert site.ask("held") == 600
         site.ask("forward", seconds=peers.LIFETIME + 1)
         freed = site.ask("free", most=100)
@@ -133,7 +133,7 @@ def test_memory_a_store_that_frees_nothing_is_seen(peer: str) -> None:
     with memory._site(memory.Case(peer, 40), moved=True) as site:
         assert memory.fill(site, memory.Case(peer, memory.FEW))["create"] == 0
         assert site.ask("read", requests=20) > 0
-        site.ask("use", few=1)
+        site.ask("use", few=100)
         site.ask("forward", seconds=peers.LIFETIME + 1)
         freed = site.ask("free", most=20)
 
