@@ -7,6 +7,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from minisession import Cookie
 from minisession.wire import cookies, record
@@ -123,6 +125,38 @@ def test_our_member_comes_after_the_cookie_and_has_whole_numbers_as_javascript_w
 
     assert list(json.loads(ours)) == ["cookie", "minisession", "k"]
     assert b'"minisession":{"created":1795000000,"user":"ada"},"k":1}' in ours
+
+
+RESTS = st.one_of(
+    st.binary(max_size=40),
+    st.text(alphabet='{}[]":,ab1. ', max_size=40).map(str.encode),
+    st.builds(
+        lambda ours, data, end: f"{json.dumps(ours)[1:]},{json.dumps(data)[1:]}{end}".encode(),
+        st.fixed_dictionaries({}, optional={"created": st.floats() | st.none(), "user": st.text(max_size=3)}),
+        st.dictionaries(
+            st.sampled_from(["a", "cookie", "minisession"]), st.just({"originalMaxAge": 5}) | st.integers()
+        ),
+        st.sampled_from(["", " ", "\n", "x", "}"]),
+    ),
+)
+
+
+@given(RESTS)
+@example(b'"created":5},"cookie":{"originalMaxAge":60000}}')
+@example(b'"user":"ada"},"cookie":7}')
+@example(b"}}\n")
+def test_a_beginning_that_is_known_tells_what_it_would_if_it_were_read(rest: bytes) -> None:
+    """Whatever follows it, and also where the same keys come once more."""
+    usual = record.beginning(Cookie(), True)
+    told: list[Record | str] = []
+    for known in (b"", usual):
+        try:
+            told.append(record.decode(usual + rest, known))
+        except ValueError as error:  # noqa: PERF203  # two
+            told.append(str(error))
+
+    assert told[0] == told[1]
+    assert record.encode(Record({}, None, None, None), Cookie(), True, T).startswith(usual)
 
 
 @pytest.mark.parametrize("age", ["null", "false"])

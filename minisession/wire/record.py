@@ -31,6 +31,7 @@ EXPRESS_DROPS = frozenset(
 )
 """Keys that express-session deletes as it loads: they are members of its session object."""
 
+_SPACE = " \t\n\r"  # of JSON
 MAX_DEPTH = 200  # levels of lists and dicts; deeper values run into interpreters' recursion limits
 MAX_INT_BITS = 14_000  # about 4,200 digits; CPython refuses to read integers of more than 4,300
 LONGEST_INT = 4_200  # bytes; a shorter record has no longer integer
@@ -115,13 +116,13 @@ def decode(data: bytes, usual: bytes = b"") -> Record:
             cookie = {}
             text = '{"minisession":{' + data[len(usual) :].decode()
         else:
-            text = data.decode().strip(" \t\n\r")
+            text = data.decode().lstrip(_SPACE)
         members, end = _decoder.raw_decode(text)
     except RecursionError:
         raise ValueError("nested too deep") from None
     except ValueError:
         raise ValueError("not JSON in UTF-8") from None  # the cause may quote the data
-    if end != len(text) or type(members) is not dict:
+    if (end != len(text) and text[end:].strip(_SPACE)) or type(members) is not dict:
         raise ValueError("not a JSON object")
     cookie, ours = members.pop("cookie", cookie), members.pop("minisession", {})
     if type(cookie) is not dict or type(ours) is not dict:
