@@ -460,11 +460,12 @@ class Lifecycle:
         self._take_created(visit, theirs.created)
 
     def _merge(self, visit: Visit, seen: bytes, theirs: Record) -> None:
-        merged = merge(record.decode(seen).data, visit.data, theirs.data)
+        base = record.decode(seen)
+        merged = merge(base.data, visit.data, theirs.data)
         visit.lent = {k: record.canonical(theirs.data[k]) if k in theirs.data else None for k in visit.lent}
         visit.data.clear()
         visit.data.update(merged)
-        if not visit.max_age_set:
+        if not visit.max_age_set and visit.max_age == base.max_age:
             visit.max_age = theirs.max_age
 
     def _reload(self, visit: Visit) -> None:

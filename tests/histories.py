@@ -32,8 +32,8 @@ STEPS: list[list[Step]] = [  # one of these, and of that, one
     [("count", fails, None) for fails in (False, True)],
     [("end_all", user, keep) for user in ("ada", "bob") for keep in (True, False)],
     [("wait", seconds) for seconds in PASSED[3:]],
+    [("set_max_age", age) for age in (None, 50, 150)],
 ]
-LIFETIMES: list[Step] = [("set_max_age", age) for age in (None, 50, 150)]
 # Of the jar: 0 is the last.
 COOKIES = (*[(0,)] * 6, (1,), (2,), (0, 1), (1, 0), (2, 1), (FORGED,), (FORGED, 0), (UNKNOWN, 0))
 BEGINNINGS: list[list[Step] | None] = [
@@ -52,16 +52,13 @@ def history(choose: random.Random) -> History:
 
 def request(choose: random.Random, least: int, *, overtaken: bool = True) -> Request:
     """Return a request, with at least so many steps; others may overtake it."""
-    # Not both: a lifetime that is set beside regenerate(keep=True) gives way to whoever overtakes the request.
-    overtaken = overtaken and choose.random() < 0.6
-    steps_of = STEPS if overtaken else [*STEPS, LIFETIMES]
 
     def step() -> Step:
         what = choose.random()
-        if not overtaken or what > 0.24:
-            return choose.choice(choose.choice(steps_of))
+        if not overtaken or what > 0.16:
+            return choose.choice(choose.choice(STEPS))
         other = request(choose, 1, overtaken=False)
-        return ("other", other) if what < 0.18 else ("count", False, other)
+        return ("other", other) if what < 0.12 else ("count", False, other)
 
     def steps(chance: float) -> list[Step] | None:
         return [step() for _ in range(choose.randint(least, 7))] if choose.random() < chance else None

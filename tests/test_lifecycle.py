@@ -402,6 +402,27 @@ def test_the_lifetime_merges_like_a_key() -> None:
     assert browser.visit(lambda s: (s["k"], s.cookie.original_max_age)) == (2, 3600)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_remember_me_is_kept_by_a_login_that_is_overtaken(first: bool) -> None:
+    """Set before the new id or after it, and the other request changes a key."""
+    site = Site()
+    browser = logged_in(site)
+    other = browser.twin()
+
+    def login(session: Session) -> None:
+        if first:
+            session.cookie.max_age = 3600
+        session.regenerate(keep=True, user="ada")
+        if not first:
+            session.cookie.max_age = 3600
+        other.visit(put("k", 2))
+
+    browser.visit(login)
+
+    assert "Max-Age=3600" in str(browser.set_cookie)
+    assert browser.visit(lambda s: (s["k"], s.user, s.cookie.original_max_age)) == (2, "ada", 3600)
+
+
 def test_a_reader_never_writes_back_what_it_read() -> None:
     """Its touch is refused, because the record is not the one it saw."""
     site = Site()
