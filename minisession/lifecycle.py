@@ -227,8 +227,10 @@ class Lifecycle:
         self._must_be_open(visit)
         self._store(visit, asked=False)
         for lost in range(MAX_TRIES):
-            if visit.seen:
-                self._reload(visit)
+            if lost:
+                self._reload(visit)  # without what the last run changed
+            elif visit.seen:
+                self._catch_up(visit)  # in place: the app may hold values of the session's
             before = record.encode(visit, visit.cookie, visit.https, 0)
             visit.transacting = True
             try:

@@ -290,9 +290,9 @@ class ModelSession(MutableMapping[str, Any]):
         self._writable()
         self._must_be_open()
         self._store(asked=False)
+        if self.seen is not None:
+            self._catch_up()
         while True:
-            if self.seen is not None:
-                self._take(self._present())
             before = deepcopy((self.data, self.lifetime))
             try:
                 run(self)
@@ -309,6 +309,7 @@ class ModelSession(MutableMapping[str, Any]):
                 self._write(self._alive())
                 self.owed = self.owed or self.lifetime is not None
                 return None
+            self._take(self._present())
 
     # The headers go out
 
@@ -382,13 +383,17 @@ class ModelSession(MutableMapping[str, Any]):
         self.owed, self.lifetime_set, self.stored = self.owed or self.lifetime_set, False, True
         self._see(record)
 
-    def _touch(self) -> None:
+    def _catch_up(self) -> Stored:
         assert self.seen is not None
-        self._alive()
         found = self._present()
         if not found.is_still(self.seen):
             self._merge(self.seen, found)
-            self._see(found)
+        self._see(found)
+        return found
+
+    def _touch(self) -> None:
+        self._alive()
+        found = self._catch_up()
         found.expires_at = self.ends = self._alive()
         self.stored = True
 

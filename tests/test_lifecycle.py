@@ -369,6 +369,20 @@ def test_a_nested_value_in_the_apps_hands_survives_a_merge() -> None:
     assert browser.visit(data) == {"k": 2, "cart": ["apple"], "new": 1}
 
 
+def test_a_nested_value_in_the_apps_hands_survives_a_transaction() -> None:
+    """As it survives a save."""
+    browser = logged_in(Site(), cart=[])
+
+    def page(session: Session) -> None:
+        cart = session["cart"]
+        session.transact(lambda session: session.update(k=2))
+        cart.append("apple")
+
+    browser.visit(page)
+
+    assert browser.visit(data) == {"k": 2, "cart": ["apple"]}
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "left"),
     [
