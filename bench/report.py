@@ -204,7 +204,7 @@ def memory_tables(result: Results) -> dict[str, str]:
         ])  # fmt: skip
     head = [
         "with so many sessions", "", "bytes for each", "login, µs", "read, µs", "times that with 1,000",
-        "all expired: longest request, ms", "never freed",
+        "all expired: longest request, ms", "still held",
     ]  # fmt: skip
     return {"size": table(head, rows)}
 
