@@ -293,7 +293,7 @@ class Lifecycle:
                 self._must_be_open(visit)
             self._store(visit, asked=False)
         except SessionGone as gone:
-            if visit.regenerated or visit.lent or visit.data:
+            if visit.regenerated or visit.lent:
                 self.tell(logging.WARNING, "changes not stored, and no cookie sent: %s", gone)
                 visit.lent, visit.regenerated = {}, False
             return None
@@ -336,10 +336,18 @@ class Lifecycle:
             if visit.max_age is not None:
                 visit.send = visit.send or STARTS_ANEW
         elif visit.rewrite or (self.resave and not visit.stored):
-            self._replace(visit)
+            self._store_unchanged(visit)
         elif asked:
             self._touch(visit)
         else:
+            self._touch_if_due(visit)
+
+    def _store_unchanged(self, visit: Visit) -> None:
+        """Store what nobody changed, and fail nobody for its size: written here, it may be a little longer."""
+        try:
+            self._replace(visit)
+        except SessionTooLarge as error:
+            self.tell(logging.WARNING, "session %s not stored anew: %s", Shown(visit.id), error)
             self._touch_if_due(visit)
 
     def _create(self, visit: Visit) -> None:

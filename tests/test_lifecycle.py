@@ -462,7 +462,7 @@ def test_a_rolling_reader_that_was_overtaken_touches_what_is_there_now() -> None
     assert browser.set_cookie is not None
 
 
-def test_a_logout_wins_over_a_rolling_reader() -> None:
+def test_a_logout_wins_over_a_rolling_reader(caplog: pytest.LogCaptureFixture) -> None:
     """No touch brings the session back, and no cookie."""
     site = Site(rolling=True)
     browser = logged_in(site)
@@ -472,6 +472,7 @@ def test_a_logout_wins_over_a_rolling_reader() -> None:
 
     assert browser.set_cookie is None
     assert len(site.store.store) == 0
+    assert caplog.records == []  # nothing was changed, so nothing was lost
 
 
 def test_of_two_that_regenerate_with_keep_one_inherits() -> None:
@@ -892,6 +893,23 @@ def test_a_session_of_express_gets_a_start_at_the_first_look() -> None:
     stored = json.loads(site.store.store.load(browser.id).data)
     assert stored["minisession"] == {"created": site.clock.now}
     assert browser.set_cookie is None
+
+
+def test_a_session_of_express_that_is_too_large_for_a_start_can_be_read(caplog: pytest.LogCaptureFixture) -> None:
+    """The page that reads it has changed nothing, and is not failed."""
+    site = Site(absolute_timeout=1000, max_bytes=180)
+    browser = site.browser()
+    browser.visit(put("k", 1))
+    record = b'{"cookie":{"originalMaxAge":null},"k":"%s"}' % (b"x" * 100)
+    site.store.store.delete(browser.id)
+    site.store.store.create(browser.id, record, site.clock.now + 5)
+    site.store.calls.clear()
+
+    assert browser.visit(lambda session: session["k"]) == "x" * 100
+
+    assert site.store.verbs == ["load", "touch"]
+    assert site.store.store.load(browser.id).data == record
+    assert "not stored anew" in caplog.text
 
 
 def test_a_creation_in_the_future_is_taken_for_now() -> None:
