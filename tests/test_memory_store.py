@@ -466,6 +466,19 @@ class TestListing:
 class TestCost:
     """Requirements about time, put as counts: a machine that is busy does not change those."""
 
+    def test_a_use_keeps_nothing_of_what_it_came_with(self, clock: Clock) -> None:
+        """Each request brings a copy of its id; kept, it would be a fifth more memory."""
+        store = MemoryStore(clock=clock)
+        store.create("an id of 32 characters, or nearly", b"1", clock() + 60, "ada")
+        id = "an id of 32 characters, or nearl" + "y" * len(store)
+        known = sys.getrefcount(id)
+
+        assert store.load(id)
+        assert store.replace(id, b"1", b"2", clock() + 61, "ada")
+        assert store.touch(id, b"2", clock() + 62, "ada")
+
+        assert sys.getrefcount(id) == known
+
     @pytest.mark.parametrize("verb", ["load", "create"])
     def test_a_call_frees_a_few_and_a_thousand_calls_free_a_hundred_thousand(self, clock: Clock, verb: str) -> None:
         store = MemoryStore(clock=clock)

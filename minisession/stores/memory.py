@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from math import frexp, inf, isfinite
+from operator import itemgetter
 
 from .base import Stored
 
@@ -294,19 +295,25 @@ class _Calendar:
 class _Recency:
     """Who was used longest ago, exactly, over all shards.
 
-    Each shard's dict is in order of use; a heap holds what was each shard's oldest when last asked.
-    Use only makes a shard's oldest younger, so the heap's first is right as soon as it is up to date.
+    Each shard's dict has when its sessions were used.  A use does not move its session there: the dict would
+    then keep the id that came with the request, beside the one that it came with first.  So the dict is in
+    order of use as it was when last sorted, of which `_sorted` has the time: those not used since are the
+    oldest, and in order.  Those used since are moved behind them when somebody asks for the oldest.
+
+    A heap holds what was each shard's oldest when last asked.  Use only makes a shard's oldest younger, so
+    the heap's first is right as soon as it is up to date.
     """
 
     def __init__(self, shards: int) -> None:
         self._used: list[dict[str, int]] = [{} for _ in range(shards)]  # id: when, by `_ticks`
+        self._sorted = [-1] * shards  # when, by `_ticks`
         self._ticks = count()
         self._heads: list[tuple[int, int]] = []
         self._has_head = bytearray(shards)
 
     def use(self, shard: int, id: str) -> None:
         used, tick = self._used[shard], next(self._ticks)
-        if used.pop(id, None) is None and not self._has_head[shard]:
+        if not self._has_head[shard]:
             self._has_head[shard] = 1
             heappush(self._heads, (tick, shard))
         used[id] = tick
@@ -317,7 +324,7 @@ class _Recency:
     def oldest(self) -> str | None:
         while self._heads:
             tick, shard = self._heads[0]
-            first = next(iter(self._used[shard].items()), None)
+            first = self._first(shard)
             if first is None:
                 heappop(self._heads)
                 self._has_head[shard] = 0
@@ -326,6 +333,18 @@ class _Recency:
             else:
                 heapreplace(self._heads, (first[1], shard))
         return None
+
+    def _first(self, shard: int) -> tuple[str, int] | None:
+        used, moved = self._used[shard], list[str]()
+        for id, tick in used.items():
+            if tick < self._sorted[shard]:
+                for other in moved:
+                    used[other] = used.pop(other)
+                return id, tick
+            moved.append(id)
+        self._used[shard] = used = dict(sorted(used.items(), key=itemgetter(1)))
+        self._sorted[shard] = next(self._ticks)
+        return next(iter(used.items()), None)
 
 
 class _Owners:
