@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from . import peers
+from . import candidates, peers
 from .processes import kept, node, python, running
 from .timing import median, shuffled, significant, spread
 
@@ -31,8 +31,11 @@ BARE = "bare"
 PAGES = ("read", "write")
 
 # Starlette is no WSGI app: waitress cannot serve it, and another server would be another measurement.
-NAMES = [*(name for name, peer in peers.PEERS.items() if "memory" in peer.stores and name != "starlette"), *peers.NODE]
-TITLES = {name: peer.title for name, peer in {**peers.PEERS, **peers.NODE}.items()}
+NAMES = [
+    *(name for name, peer in peers.PEERS.items() if "memory" in peer.stores and name != "starlette"),
+    *peers.NODE,
+    candidates.FLOOR,
+]
 
 
 class Server(NamedTuple):
@@ -96,7 +99,7 @@ def row(name: str, bare: Sequence[Load], loads: Sequence[Load]) -> dict[str, Any
     """Return a line of a table."""
     pairs = list(zip(loads, bare, strict=True))
     return {
-        "peer": TITLES[name],
+        "peer": candidates.TITLES[name],
         "rate": median([load.report.rate for load in loads]),
         "spread": spread([load.report.rate for load in loads]),
         "bare_rate": median([load.report.rate for load in bare]),
@@ -201,7 +204,7 @@ def serve(name: str, half: str) -> None:
     from waitress.server import create_server
 
     logging.getLogger("waitress").setLevel(logging.CRITICAL)  # it warns of each request that waits for a thread
-    server = create_server(getattr(peers.make(name), half), host="127.0.0.1", port=0, threads=THREADS)
+    server = create_server(getattr(candidates.make(name), half), host="127.0.0.1", port=0, threads=THREADS)
     print(server.effective_port, flush=True)
     server.run()
 

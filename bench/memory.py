@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from . import owners, peers
+from . import candidates, peers
 from .driving import OTHERS, carrying, pair, seconds, send
 from .processes import Worker, answer, node, python, worker
 from .timing import Took, median, shuffled, significant, spread, timed
@@ -28,11 +28,12 @@ FEW = 1000  # sessions, from which the size is counted and with which reading is
 GENERATIONS = 5
 
 HELD: dict[str, Callable[[Any], int]] = {  # how many entries a store has, live or not
-    owners.OURS: len,
-    owners.USERS: len,
+    candidates.OURS: len,
+    candidates.USERS: len,
     "beaker": lambda namespaces: len(namespaces.dict),
     "django": lambda cache: len(cache._cache),
     "flask-session": lambda cache: len(cache._cache),
+    candidates.FLOOR: len,
 }
 
 
@@ -44,14 +45,14 @@ class Case(NamedTuple):
 
     def row(self, **figures: Any) -> dict[str, Any]:
         """Return a line of a table."""
-        return {"peer": owners.TITLES[self.name], "sessions": self.sessions, **figures}
+        return {"peer": candidates.TITLES[self.name], "sessions": self.sessions, **figures}
 
 
 def run(quick: bool) -> dict[str, Any]:
     """Return tables: size, reading, expiry and generations, of 100,000 sessions; of ours, of 1,000,000 too."""
     many, most, rounds, reads = (3_000, 10_000, 3, 1_000) if quick else (100_000, 1_000_000, 11, 3_000)
     names = [*HELD, *(["express-session"] if shutil.which("node") else [])]
-    full = [*(Case(name, many) for name in names), Case(owners.OURS, most)]
+    full = [*(Case(name, many) for name in names), Case(candidates.OURS, most)]
     with ExitStack() as stack:
         sites = {case: stack.enter_context(_site(case)) for case in [*full, *(Case(name, FEW) for name in names)]}
         sizes = {case: fill(site, case) for case, site in sites.items()}
@@ -170,14 +171,14 @@ class Site:
 
     def __init__(self, name: str, sessions: int, clock: Clock) -> None:
         peers.NEVER_FULL = sessions + FEW  # a `MemoryStore` is laid out for as many as it may hold
-        self.app, self.bare, clear = owners.make(name)
+        self.app, self.bare, clear = candidates.make(name)
         self.store = getattr(clear, "__self__")  # noqa: B009  # it is a method, though its type does not say so
         self.name, self.clock = name, clock
         self.cookies: list[str] = []
 
     def versions(self) -> dict[str, str]:
         """Return the versions of the peer's packages."""
-        return {package: version(package) for package in owners.packages(self.name)}
+        return {package: version(package) for package in candidates.packages(self.name)}
 
     def fill(self, few: int, sessions: int, every: int) -> dict[str, float]:
         """Create a few sessions, then the others; keep a cookie of one in ``every``."""

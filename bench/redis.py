@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from . import owners, peers
+from . import candidates, peers
 from .driving import OTHERS, carrying, pair, send
 from .processes import Worker, answer, node, python, running, worker
 from .timing import Took, median, shuffled, spread, timed
@@ -31,14 +31,13 @@ STARTING = 10  # seconds within which Redis is up
 TTL = int(peers.LIFETIME)
 
 PAGES = {"cookie": "/untouched", "read": "/read", "write": "/write", "login": "/login", "regenerate": "/regenerate"}
-FLOOR = "floor"
 NAMES = [
-    owners.USERS,
+    candidates.USERS,
     *(name for name, peer in peers.PEERS.items() if "redis" in peer.stores),
     "express-session",
-    FLOOR,
+    candidates.FLOOR,
 ]
-TITLES = {**owners.TITLES, FLOOR: "redis-py and JSON"}
+TITLES = {**candidates.TITLES, candidates.FLOOR: "redis-py and JSON"}
 
 
 class Cost(NamedTuple):
@@ -82,7 +81,7 @@ def run(quick: bool) -> dict[str, Any]:
         "setting": f"{rounds} rounds of {requests} requests, medians",
         "versions": versions,
         "tables": {
-            page: [row(name, sent[name, page], costs[name, page], costs[FLOOR, page]) for name in names]
+            page: [row(name, sent[name, page], costs[name, page], costs[candidates.FLOOR, page]) for name in names]
             for page in PAGES
         },
     }
@@ -160,8 +159,8 @@ class Site:
     """A peer's apps, and the cookies of the requests to come."""
 
     def __init__(self, name: str, url: str) -> None:
-        self.packages = owners.packages(name)
-        self.app, self.bare, _ = owners.make(name, url)
+        self.packages = candidates.packages(name)
+        self.app, self.bare, _ = candidates.make(name, url)
         self.page = ""
         self.cookies: list[str] = []
 
@@ -242,4 +241,4 @@ class Floor:
 
 
 if __name__ == "__main__":
-    answer(Floor(sys.argv[2]) if sys.argv[1] == FLOOR else Site(*sys.argv[1:]))
+    answer(Floor(sys.argv[2]) if sys.argv[1] == candidates.FLOOR else Site(*sys.argv[1:]))

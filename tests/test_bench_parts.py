@@ -14,7 +14,7 @@ need_module("pyperf")
 need_module("waitress")
 client = need_module("redis")
 
-from bench import http, memory, owners, peers, redis, timing  # noqa: E402
+from bench import candidates, http, memory, peers, redis, timing  # noqa: E402
 from bench.processes import Worker, python, running, worker  # noqa: E402
 
 WRK = """\
@@ -112,7 +112,7 @@ def test_a_worker_that_ends_says_where() -> None:
 
 
 def test_memory_sessions_are_created_read_and_freed() -> None:
-    with worker(python("memory", owners.OURS, "600", "moved"), 0) as site:
+    with worker(python("memory", candidates.OURS, "600", "moved"), 0) as site:
         filled = site.ask("fill", few=400, sessions=200, every=100)
         assert filled["create"] > filled["bare"] > 0
         assert filled["after"] >= filled["before"] > 0
@@ -150,8 +150,8 @@ def test_memory_the_size_of_a_session_is_the_growth() -> None:
 @pytest.mark.parametrize(
     ("peer", "trips"),
     [
-        (owners.OURS, {"cookie": 0, "read": 1, "write": 2, "login": 1, "regenerate": 3}),
-        (redis.FLOOR, {"cookie": 0, "read": 1, "write": 2, "login": 1, "regenerate": 2}),
+        (candidates.OURS, {"cookie": 0, "read": 1, "write": 2, "login": 1, "regenerate": 3}),
+        (candidates.FLOOR, {"cookie": 0, "read": 1, "write": 2, "login": 1, "regenerate": 2}),
         ("express-session", {"cookie": 2, "read": 2, "write": 2, "login": 2, "regenerate": 3}),
     ],
 )

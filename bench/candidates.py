@@ -1,27 +1,33 @@
-"""minisession twice: with nobody's sessions, as all peers' are, and with users', whom it can list the sessions of."""
+"""Whose sessions are measured: the peers', the floor, and minisession's twice.
+
+All peers' sessions are nobody's; so are minisession's, unless it is to list them by user, which no peer can.
+"""
 
 from __future__ import annotations
 
 from itertools import count
 from typing import Any
 
-from . import peers
+from . import least, peers
 from .peers import Apps
 
-OURS, USERS = "minisession", "minisession-users"
+OURS, USERS, FLOOR = "minisession", "minisession-users", "floor"
 TITLES = {
     **{name: peer.title for name, peer in {**peers.PEERS, **peers.NODE}.items()},
     USERS: "minisession, listed by user",
+    FLOOR: "floor",
 }
 
 
 def packages(name: str) -> tuple[str, ...]:
     """Return the distributions whose versions count."""
-    return peers.PEERS[OURS if name == USERS else name].packages
+    return () if name == FLOOR else peers.PEERS[OURS if name == USERS else name].packages
 
 
 def make(name: str, store: str = "memory") -> Apps:
     """Return a peer's apps; with `USERS` each login is another user's, and with `OURS` nobody's."""
+    if name == FLOOR:
+        return least.make()
     if name == OURS:
         peers.USER = None  # type: ignore[assignment]  # read by the page, at each login
     if name != USERS:
