@@ -92,9 +92,10 @@ def generations(case: Case) -> list[dict[str, Any]]:
         for _ in range(GENERATIONS):
             full = fill(site, case)["after"]
             site.ask("forward", seconds=peers.LIFETIME + 1)
-            lived.append(
-                {"full": full, **site.ask("free", most=max(case.sessions // 50, FEW)), "freed": site.ask("rss")}
-            )
+            if site.ask("alive"):
+                raise RuntimeError(f"{case.name}: sessions outlive their time")
+            freed = site.ask("free", most=max(case.sessions // 50, FEW))
+            lived.append({"full": full, **freed, "freed": site.ask("rss")})
     return lived
 
 
@@ -225,6 +226,13 @@ class Site:
     def forward(self, seconds: float) -> None:
         """Let time pass."""
         self.clock.ahead += seconds
+
+    def alive(self) -> bool:
+        """Tell whether the first session of the sample is still there."""
+        try:
+            return peers.DATA["email"] in send(self.app, "/show", carrying(self.cookies[0])).body
+        except KeyError:  # the floor's answer
+            return False
 
     def free(self, most: int) -> dict[str, Any]:
         """Log new visitors in until none of those before is left in the store, or so many have come."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import signal
 import sys
 
 import pytest
@@ -119,7 +119,9 @@ def test_memory_sessions_are_created_read_and_freed() -> None:
         assert site.ask("read", requests=50) > 0
         site.ask("use", few=100)
         assert site.ask("held") == 600
+        assert site.ask("alive")
         site.ask("forward", seconds=peers.LIFETIME + 1)
+        assert not site.ask("alive")
         freed = site.ask("free", most=100)
 
     assert freed["left"] == 0
@@ -127,17 +129,20 @@ def test_memory_sessions_are_created_read_and_freed() -> None:
     assert freed["longest"]["cpu"] > 0
 
 
-@pytest.mark.parametrize("peer", ["beaker", "express-session"])
+@pytest.mark.parametrize("peer", ["beaker", "express-session", candidates.FLOOR])
 def test_memory_a_store_that_frees_nothing_is_seen(peer: str) -> None:
     need(peer)
     with memory._site(memory.Case(peer, 40), moved=True) as site:
         assert memory.fill(site, memory.Case(peer, memory.FEW))["create"] == 0
         assert site.ask("read", requests=20) > 0
         site.ask("use", few=100)
+        assert site.ask("alive")
         site.ask("forward", seconds=peers.LIFETIME + 1)
+        assert not site.ask("alive")
         freed = site.ask("free", most=20)
 
-    assert (freed["left"], freed["requests"]) == (memory.FEW, 20)
+    assert freed["requests"] == 20
+    assert freed["left"] >= memory.FEW - 1
 
 
 def test_memory_the_size_of_a_session_is_the_growth() -> None:
@@ -189,8 +194,7 @@ def test_http_an_app_that_forgets_is_refused() -> None:
 
 
 def test_a_process_ends_with_its_block() -> None:
-    with running([sys.executable, "-c", "input()"], 0) as process:
+    with running([sys.executable, "-c", "import time; time.sleep(60)"], 0) as process:
         assert process.poll() is None
 
-    assert isinstance(process, subprocess.Popen)
-    assert process.poll() is not None
+    assert process.returncode == -signal.SIGTERM

@@ -64,6 +64,13 @@ answer(({ app, bare, store }) => {
       ahead += seconds * 1000;
     },
 
+    // A session that has ended is dropped when it is asked for.
+    async alive() {
+      const before = held();
+      await timed(app, "/show", cookies.slice(0, 1));
+      return held() === before;
+    },
+
     async free({ most }) {
       const expired = held();
       let requests = 0;
