@@ -50,7 +50,7 @@ class Case(NamedTuple):
 
 def run(quick: bool) -> dict[str, Any]:
     """Return tables: size, reading, expiry and generations, of 100,000 sessions; of ours, of 1,000,000 too."""
-    many, most, rounds, reads = (3_000, 10_000, 3, 1_000) if quick else (100_000, 1_000_000, 11, 3_000)
+    many, most, rounds, reads = (5_000, 10_000, 3, 1_000) if quick else (100_000, 1_000_000, 11, 3_000)
     names = [*HELD, *(["express-session"] if shutil.which("node") else [])]
     full = [*(Case(name, many) for name in names), Case(candidates.OURS, most)]
     with ExitStack() as stack:
