@@ -197,13 +197,14 @@ def memory_tables(result: Results) -> dict[str, str]:
     """Return the table of the part about memory."""
     rows = []
     for size, reading, expiry in zip(*(result["tables"][name] for name in ("size", "reading", "expiry")), strict=True):
+        room = f"{size['rss_bytes']} ({size['used_bytes']})"
         rows.append([
-            size["peer"], f"{size['sessions']:,}", size["rss_bytes"], _plain(size["create_us"]),
+            size["peer"], f"{size['sessions']:,}", room, _plain(size["create_us"]),
             _plain(reading["read_us"]) + _tilde(reading), _plain(reading["ratio"]), _plain(expiry["longest_ms"]),
             f"{expiry['left']:,}",
         ])  # fmt: skip
     head = [
-        "with so many sessions", "", "bytes for each", "login, µs", "read, µs", "times that with 1,000",
+        "with so many sessions", "", "bytes for each (used)", "login, µs", "read, µs", "times that with 1,000",
         "all expired: longest request, ms", "still held",
     ]  # fmt: skip
     return {"size": table(head, rows)}
