@@ -29,7 +29,7 @@ def make(name: str, store: str = "memory") -> Apps:
     if name == FLOOR:
         return least.make()
     if name == OURS:
-        peers.USER = None  # type: ignore[assignment]  # read by the page, at each login
+        peers.USER = None  # type: ignore[assignment]  # a str for all peers; nobody's sessions are ours alone
     if name != USERS:
         return peers.make(name, store)
     apps = peers.make(OURS, store)

@@ -337,7 +337,7 @@ def _flask_session(url: str | None, lifetime: float) -> Apps:
             interface.regenerate(session)
 
     app = _flask_app(_with(FlaskSessions()), lifetime)
-    clear: Callable[[], object] = lambda: None  # noqa: E731
+    clear: Callable[[], object] = lambda: None  # noqa: E731  # a cookie has nothing to clear; a cache may follow
     if url is None:
         from cachelib import SimpleCache
 

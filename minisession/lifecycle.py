@@ -528,7 +528,7 @@ class Lifecycle:
     def _pause(self, lost: int) -> None:
         """Wait before the next try, after the first one that was lost; jitter keeps rivals from meeting again."""
         if lost:
-            self._sleep(random.uniform(0, min(0.05, 0.001 * 2**lost)))  # noqa: S311  # no secret
+            self._sleep(random.uniform(0, min(0.05, 0.001 * 2**lost)))  # noqa: S311  # a pause is no secret
 
     def _configured(self, make: Callable[[dict[str, Any]], Cookie], environ: dict[str, Any]) -> Cookie:
         cookie = make(environ)

@@ -18,10 +18,10 @@ from .tools import need_module, need_program
 
 need_module("redis")  # tests that import from here are skipped without it
 
-from redis import AuthenticationError, Redis  # noqa: E402
-from redis import ConnectionError as RedisConnectionError  # noqa: E402
-from redis.backoff import NoBackoff  # noqa: E402
-from redis.retry import Retry  # noqa: E402
+from redis import AuthenticationError, Redis  # noqa: E402  # after need_module
+from redis import ConnectionError as RedisConnectionError  # noqa: E402  # after need_module
+from redis.backoff import NoBackoff  # noqa: E402  # after need_module
+from redis.retry import Retry  # noqa: E402  # after need_module
 
 SOON = 10  # seconds, within which what is to happen has happened, or never will
 

@@ -14,8 +14,8 @@ need_module("pyperf")
 need_module("waitress")
 client = need_module("redis")
 
-from bench import candidates, http, memory, peers, redis, timing  # noqa: E402
-from bench.processes import Worker, python, running, worker  # noqa: E402
+from bench import candidates, http, memory, peers, redis, timing  # noqa: E402  # after need_module
+from bench.processes import Worker, python, running, worker  # noqa: E402  # after need_module
 
 WRK = """\
 Running 2s test @ http://127.0.0.1:8080/read
@@ -193,7 +193,7 @@ def test_http_an_app_that_forgets_is_refused() -> None:
 
 
 def test_a_process_ends_with_its_block() -> None:
-    with running([sys.executable, "-c", "import time; time.sleep(60)"], 0) as process:
+    with running([sys.executable, "-c", "import signal; signal.pause()"], 0) as process:
         assert process.poll() is None
 
     assert process.returncode == -signal.SIGTERM

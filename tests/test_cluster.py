@@ -111,7 +111,7 @@ def test_a_master_that_is_killed_takes_nobody_along(
     for thread in threads:
         thread.start()
     try:
-        time.sleep(1)
+        wait_until(lambda: all(len(user.answers) > 20 for user in users))
         victim = cluster.master_of(users[0].key)
         struck = {user.name for user in users if victim in map(cluster.master_of, (user.key, user.index))}
         survivor = next(server for server in cluster.servers if server is not victim)
@@ -119,7 +119,7 @@ def test_a_master_that_is_killed_takes_nobody_along(
         killed = time.monotonic()
         wait_until(lambda: victim.port not in (masters := cluster.masters(survivor)) and len(masters) == 3)
         replaced = time.monotonic() - killed
-        time.sleep(2)
+        time.sleep(2)  # the servers' clocks go by themselves, and a second of this is what is asserted below
     finally:
         over.set()
         for thread in threads:

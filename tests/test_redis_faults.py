@@ -580,7 +580,7 @@ def test_S1_S2_S4_S5_S6_a_site_goes_on_while_its_redis_has_troubles(
                 end = time.monotonic() + SECONDS
                 for trouble in cycle([killed, hung, readonly, full, flushed]):
                     with trouble(server):
-                        time.sleep(0.6)
+                        time.sleep(0.6)  # of visits: a real Redis knows no clock but the wall's
                     back[trouble.__name__] = max(until_all_are_served(), back.get(trouble.__name__, 0.0))
                     if trouble is flushed and time.monotonic() > end:
                         break

@@ -150,7 +150,7 @@ class SQLiteFile:
                 until = now + self._timeout if until is None else until
                 if str(error) != LOCKED or now >= until:
                     raise
-            time.sleep(random.uniform(*PAUSE))  # noqa: S311  # no secret
+            time.sleep(random.uniform(*PAUSE))  # noqa: S311  # a pause is no secret
 
     def _prepare(self, prepare: Work[None]) -> None:
         db = self._connect()
