@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 from waitress.server import create_server
@@ -53,6 +55,19 @@ def test_the_options_are_all_there() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == options
     for parameter in inspect.signature(Cookie).parameters.values():
         assert f"{parameter.name}={parameter.default!r}".replace("'", '"') in readme
+
+
+def test_what_a_read_costs_beside_others_was_measured() -> None:
+    """In bench/results.json: a quarter of what it does with Beaker, half of what it does with Django."""
+    rounds = json.loads((ROOT / "bench" / "results.json").read_text())["inprocess"]["rounds"]
+
+    def cost(peer: str) -> float:  # microseconds
+        read = rounds[peer]["read"]
+        return float(median(with_ - bare for with_, bare in zip(read["with"], read["without"], strict=True)))
+
+    assert cost("minisession") / cost("beaker") == pytest.approx(1 / 4, abs=0.05)
+    assert cost("minisession") / cost("django") == pytest.approx(1 / 2, abs=0.05)
+    assert "a quarter of what it does with Beaker, half of what it does with Django" in README.read_text()
 
 
 def test_it_is_short_and_its_links_lead_somewhere() -> None:
