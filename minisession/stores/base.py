@@ -1,4 +1,4 @@
-"""What a store is.  Five verbs; compare-and-set on the bytes that were seen is the whole protocol."""
+"""What a store is.  Compare-and-set on the bytes that were seen is the whole protocol."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 TOMBSTONE = b""
-"""The record of an id that `regenerate` has replaced: no data, no user, and in nobody's way."""
+"""The record of an id that `Store.rotate` has replaced: no data, no user, at most an heir."""
+
+TOMBSTONE_LIFE = 15
+"""Seconds that a tombstone stays: longer than requests that were under way when the id was replaced."""
 
 
 class Stored(NamedTuple):
@@ -35,7 +38,7 @@ class Store(Protocol):
         """Return the record, or None."""
 
     def create(self, id: str, data: bytes, expires_at: float, user: str | None = None) -> bool:
-        """Store a new record; False, and nothing stored, if the id is taken (by a tombstone, too)."""
+        """Store a new record; False, and nothing stored, if the id is taken, by a tombstone too."""
         ...
 
     def replace(self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None) -> bool:
@@ -46,8 +49,30 @@ class Store(Protocol):
         """Move the expiry if the record is still exactly ``seen``; False if it is gone or changed."""
         ...
 
+    def rotate(
+        self,
+        old: str,
+        seen: bytes,
+        new: str,
+        data: bytes,
+        expires_at: float,
+        user: str | None = None,
+        *,
+        inherits: bool,
+    ) -> bool:
+        """Replace ``old``, if its record is still exactly ``seen``, by a record under ``new``.
+
+        A tombstone takes the old record's place for `TOMBSTONE_LIFE` seconds.  If the new one
+        ``inherits``, the tombstone knows it as its `heir`.  False, and nothing stored: the old record
+        is gone or changed, or ``new`` is taken.
+        """
+        ...
+
+    def heir(self, id: str) -> str | None:
+        """Return the id that inherited from a tombstone; None if nobody did, or ``id`` is no tombstone."""
+
     def delete(self, id: str) -> bool:
-        """Forget the record; False if there was none."""
+        """Delete the record; False if there is no live one.  A tombstone stays."""
         ...
 
     def close(self) -> None:
@@ -58,7 +83,12 @@ class ListingStore(Store, Protocol):
     """A store that can also list, for users' sessions and for operators."""
 
     def ids(self, user: str | None = None) -> Iterator[str]:
-        """Yield the ids of live sessions, of one user or all, in bounded memory; no tombstones."""
+        """Yield ids in bounded memory: of one user's sessions, or of all.
+
+        Every session that lived when the call began and has not ended since is listed, by an id that it
+        has had since then: one that is rotated meanwhile may appear by its old id, which is a tombstone
+        by now.  Only what was a tombstone already when the call began is skipped.
+        """
         ...
 
     def purge(self) -> int:
