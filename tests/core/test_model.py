@@ -1,0 +1,198 @@
+"""Whatever a visitor's requests do, one after the other and one inside another: it is as the model has it.
+
+``MINISESSION_HISTORIES=1000000`` tries so many, in half an hour.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minisession import Cookie, MemoryStore, SessionMiddleware, SQLiteStore, destroy_sessions_of, get_session
+from minisession.wire import cookies, record
+from minisession.wire.signing import Signer
+
+from ..support.browser import SECRET, Clock
+from ..support.histories import FORGED, History, Player, history, smallest
+from ..support.model import Model, Options
+from .test_interleavings import (
+    Emptied,
+    WithoutCompare,
+    WithoutGone,
+    WithoutSeenInTouch,
+    WithoutTombstone,
+    without_burial,
+    without_merge,
+    without_touch,
+)
+
+HISTORIES = int(os.environ.get("MINISESSION_HISTORIES", "1500"))
+SEED = 4
+START = 1_800_000_000.0
+
+OpenStore = Callable[[Clock], Any]
+
+
+class Real:
+    """The middleware, behind what the model has."""
+
+    def __init__(self, options: Options, open_store: OpenStore) -> None:
+        self.clock, self.made, self.signer = Clock(START), 0, Signer(SECRET)
+        self.store = open_store(self.clock)
+        given = asdict(options)
+        cookie = Cookie(max_age=given.pop("max_age"))
+        self.app = SessionMiddleware(
+            self._app, secret=SECRET, store=self.store, cookie=cookie, clock=self.clock, genid=self._new_id, **given
+        )
+
+    @property
+    def now(self) -> float:
+        return self.clock.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self.clock.now = now
+
+    def serve(self, ids: list[str], page: Any, later: Any) -> str | None:
+        values = [f"s:id-1.{'x' * 43}" if id == FORGED else self.signer.sign(id) for id in ids]
+        header = "; ".join(cookies.pair("connect.sid", value) for value in values)
+        environ: dict[str, Any] = {"wsgi.url_scheme": "https", "HTTP_COOKIE": header, "test.pages": (page, later)}
+        headers: dict[str, str] = {}
+        body: Any = self.app(environ, lambda status, given, exc_info=None: headers.update(given) or bytes)
+        list(body)
+        if hasattr(body, "close"):
+            body.close()
+        sent = headers.get("Set-Cookie")
+        return None if sent is None else sent.partition(";")[0].partition("s%3A")[2].rpartition(".")[0]
+
+    def end_all_of(self, user: str, keep: Any) -> int:
+        return destroy_sessions_of(self.store, user, keep=keep)
+
+    def has(self, id: str) -> Any:
+        stored = self.store.load(id)
+        if stored is None or not stored.data:
+            return stored and round(stored.expires_at)
+        found = record.decode(stored.data)
+        return sorted(found.data.items()), *found[1:], round(stored.expires_at)
+
+    def _new_id(self, environ: dict[str, Any]) -> str:
+        self.made += 1
+        return f"id-{self.made}"
+
+    def _app(self, environ: dict[str, Any], start_response: Any) -> Any:
+        page, later = environ["test.pages"]
+        if page is not None:
+            page(get_session(environ))
+        start_response("200 OK", [])
+        return [] if later is None else self._stream(get_session(environ), later)
+
+    def _stream(self, session: Any, later: Any) -> Iterator[bytes]:
+        yield b"begun"
+        later(session)
+
+
+def memory(clock: Clock) -> MemoryStore:
+    return MemoryStore(max_sessions=1000, clock=clock)
+
+
+def difference(options: Options, open_store: OpenStore, history: History) -> str:
+    """Return where the real code and the model part; "" if they do not."""
+    told = []
+    for site in (Real(options, open_store), Model(options, START)):
+        player = Player(site)
+        player.play(history)
+        told.append([*player.seen, *(site.has(f"id-{number}") for number in range(1, site.made + 1))])
+    for number, (seen, expected) in enumerate(zip_longest(*told)):
+        if seen != expected:
+            return f"step {number}: {seen}, and not {expected}"
+    return ""
+
+
+def any_options(choose: random.Random) -> Options:
+    return Options(
+        rolling=choose.random() < 0.3,
+        resave=choose.random() < 0.2,
+        save_uninitialized=choose.random() < 0.2,
+        max_age=choose.choice((None, None, 60)),
+        absolute_timeout=choose.choice((None, None, 150)),
+    )
+
+
+def first_difference(histories: int, open_store: OpenStore = memory) -> str:
+    for number in range(histories):
+        choose = random.Random(f"{SEED} {number}")
+        options = any_options(choose)
+        differs = partial(difference, options, open_store)
+        if differs(tried := history(choose)):
+            tried = smallest(tried, differs)
+            return f"history {number}, {options}, {tried}: {differs(tried)}"
+    return ""
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "minisession")
+
+
+def test_whatever_requests_do_it_is_what_the_model_does(count: Callable[[str], None]) -> None:
+    assert first_difference(HISTORIES) == ""
+    count(f"{HISTORIES:,} histories of requests, made at random (seed {SEED}): as the model has them")
+
+
+def test_sqlite_is_as_the_model_has_it(tmp_path: Path) -> None:
+    opened = Emptied(lambda clock: SQLiteStore(tmp_path / "sessions.db", synchronous="NORMAL", clock=clock))
+    assert first_difference(HISTORIES // 10, opened) == ""
+    opened.store.close()
+
+
+def test_redis_is_as_the_model_has_it() -> None:
+    from ..support.redis_server import redis_server  # which skips this test alone, if there is none
+
+    with redis_server() as server:
+        opened = Emptied(lambda clock: Aged(server, clock))
+        assert first_difference(HISTORIES // 20, opened) == ""
+        opened.store.close()
+
+
+class Aged:
+    """What Redis holds grows older with the clock."""
+
+    def __init__(self, server: Any, clock: Callable[[], float]) -> None:
+        self.server, self.clock, self.then = server, clock, START
+        self.store = importlib.import_module("minisession.stores.redis").RedisStore(server.url, clock=clock)
+
+    def __getattr__(self, verb: str) -> Any:
+        if verb == "clear":
+            self.then = self.clock()
+        elif self.clock() > self.then:
+            self.server.age(self.clock() - self.then)
+            self.then = self.clock()
+        return getattr(self.store, verb)
+
+
+@pytest.mark.parametrize(
+    "protection",
+    [
+        *(without_merge, without_burial, without_touch),
+        *(WithoutCompare, WithoutGone, WithoutSeenInTouch, WithoutTombstone),
+    ],
+)
+def test_without_a_protection_a_difference_is_found(protection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by the explorer, whose protections they are."""
+    store = memory
+    if isinstance(protection, type):
+        store = lambda clock: protection(max_sessions=1000, clock=clock)  # noqa: E731  # shorter than a def, and clear
+    else:
+        protection(monkeypatch)
+
+    assert "and not" in first_difference(HISTORIES, store)

@@ -1,0 +1,47 @@
+"""Servers in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SOON = 20  # seconds, within which a process is up
+
+
+@contextmanager
+def waitress_process(app: str, **environ: str) -> Iterator[int]:
+    """Serve ``module:app`` with ``waitress-serve``; yield the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = int(listener.getsockname()[1])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "waitress", f"--listen=127.0.0.1:{port}", "--threads=8", app],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until = time.monotonic() + SOON
+        while not listens(port):
+            assert process.poll() is None, f"{app} ended at once"
+            assert time.monotonic() < until, f"{app} does not come up"
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(SOON)
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
