@@ -131,7 +131,7 @@ def test_in_a_browser_a_user_logs_in_looks_around_and_logs_out(page: Any, addres
 
     assert page.get_by_role("alert").inner_text() == "That name and password do not match."
     assert page.get_by_label("Name").input_value() == "admin"
-    assert page.locator(":focus").get_attribute("id") == "password"
+    await_focus(page, "password")
     assert page.context.cookies() == []
 
     log_in(page)
@@ -251,6 +251,7 @@ def test_the_keyboard_is_enough(page: Any, address: str) -> None:
     page.goto(address)
     press(page, "Tab", "Tab", "Enter")
     assert page.url == f"{address}/login"
+    await_focus(page, "username")
     page.keyboard.type("admin")
     press(page, "Tab")
     page.keyboard.type("letmein")
@@ -259,6 +260,11 @@ def test_the_keyboard_is_enough(page: Any, address: str) -> None:
     press(page, "Tab", "Tab", "Tab", "Enter")
     assert page.url == f"{address}/login"
     assert page.context.cookies() == []
+
+
+def await_focus(page: Any, id: str) -> None:
+    """Wait until the field has the focus: a browser heeds ``autofocus`` some time after the page is loaded."""
+    page.wait_for_function("id => document.activeElement.id === id", arg=id)
 
 
 def press(page: Any, *keys: str) -> None:
