@@ -9,26 +9,33 @@ import re
 import runpy
 import shutil
 import socket
-import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.client import HTTPSConnection
 from http.cookiejar import CookieJar
 from pathlib import Path
 
 import pytest
 from webtest import TestApp
 
-from ..support.tools import need_module, need_program
+from ..support.deployed import (
+    GUNICORN,
+    NEW,
+    OLD,
+    ROOT,
+    SERVERS,
+    Server,
+    blocks,
+    file,
+    nginx,
+    over_tls,
+    program,
+    serving,
+)
 from ..wsgi.test_servers import SOON, Client
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "deployment.md").read_text()
-OLD, NEW = "0" * 64, "1" * 64  # secrets
 MYAPP = """
 import os
 
@@ -46,126 +53,31 @@ def app(environ, start_response):
 """
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S)
-
-
-COMMANDS = [text.strip() for text in blocks("sh") if "wsgi:app" in text]
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """Put the page's wsgi.py beside an app."""
-    (tmp_path / "wsgi.py").write_text(blocks("python")[0])
+    (tmp_path / "wsgi.py").write_text(file("wsgi.py"))
     (tmp_path / "myapp.py").write_text(MYAPP)
     return tmp_path
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-@contextmanager
-def running(command: list[str], port: int, cwd: Path, **variables: str) -> Iterator[int]:
-    """Run a server from when it listens until it is no longer needed; yield its port."""
-    process = subprocess.Popen(command, cwd=cwd, env={**os.environ, **variables})
-    try:
-        deadline = time.monotonic() + 60  # the machine may be busy
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), SOON).close()
-                break
-            except ConnectionRefusedError:
-                assert process.poll() is None, f"{command} ended with {process.returncode}"
-                assert time.monotonic() < deadline, f"{command} does not listen"
-                time.sleep(0.02)
-        yield port
-    finally:
-        process.terminate()
-        try:
-            process.wait(SOON)
-        finally:
-            process.kill()
-            process.wait()
-
-
-def program(name: str) -> str:
-    """Return the path of a program that pip has put beside this Python."""
-    path = Path(sys.executable).with_name(name)
-    return str(path) if path.exists() else need_program(name)
-
-
-@contextmanager
-def app_server(command: str, home: Path, store: str = "") -> Iterator[int]:
-    """Run a command of the page, but for its port; with SQLite, if no store is named."""
-    port = free_port()
-    need_module(re.sub("^python -m |-serve", "", command).split()[0])
-    name, *arguments = command.replace(":8000", f":{port}").split()
-    variables = {
-        "SESSION_STORE": store or f"sqlite:///{home}/sessions.db",
-        "SESSION_SECRET": OLD,
-        "PYTHONPATH": str(ROOT),
-        "XDG_RUNTIME_DIR": str(home),  # gunicorn makes a socket there
-    }
-    with running([program(name), *arguments], port, home, **variables):
-        yield port
-
-
-@contextmanager
-def nginx(home: Path, upstream: int) -> Iterator[tuple[int, int]]:
-    """Run nginx with the page's configuration, but for ports and paths; yield its ports for TLS and without."""
-    name, tls, plain = need_program("nginx", "/usr/sbin/nginx"), free_port(), free_port()
-    certify = "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout example.com.key -out example.com.pem -subj /CN=x"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([need_program("openssl"), *certify.split(), *names], cwd=home, check=True, capture_output=True)
-    (servers,) = blocks("nginx")
-    for old, new in {
-        "listen 443": f"listen 127.0.0.1:{tls}",
-        "listen 80": f"listen 127.0.0.1:{plain}",
-        "/etc/ssl": str(home),
-        ":8000": f":{upstream}",
-    }.items():
-        assert old in servers
-        servers = servers.replace(old, new)
-    paths = "".join(f"{kind}_temp_path {home}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    (home / "nginx.conf").write_text(
-        f"daemon off; master_process off; pid {home}/nginx.pid; error_log stderr; events {{}}"
-        f" http {{ access_log off; {paths} {servers} }}"
-    )
-    with running([name, "-e", "stderr", "-c", f"{home}/nginx.conf"], tls, home):
-        yield tls, plain
-
-
-def over_tls(port: int, home: Path) -> Client:
-    """Be a browser that knows the certificate."""
-    client = Client(port)
-    context = ssl.create_default_context(cafile=str(home / "example.com.pem"))
-    client.connection = HTTPSConnection("127.0.0.1", port, timeout=SOON, context=context)
-    return client
-
-
-GUNICORN, WAITRESS, CHEROOT = COMMANDS
 AUTO = """cookie=__import__("minisession").Cookie(secure="auto"), proxy=True,"""
 
 
-@pytest.mark.parametrize(
-    ("command", "scheme"),
-    [(GUNICORN, b"https"), (WAITRESS, b"https"), (CHEROOT, b"http")],
-    ids=["gunicorn", "waitress", "cheroot"],
-)
-def test_behind_nginx_the_visitor_has_tls_and_a_secure_cookie(command: str, scheme: bytes, home: Path) -> None:
-    """cheroot does not know of the TLS; the middleware can be told to ask the proxy."""
-    if command == CHEROOT:
+@pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
+def test_behind_nginx_the_visitor_has_tls_and_a_secure_cookie(server: Server, home: Path) -> None:
+    """Some servers do not know of the TLS; the middleware can be told to ask the proxy."""
+    if server.scheme == "http":
         wsgi = home / "wsgi.py"
         wsgi.write_text(re.sub(" name=.*", AUTO, wsgi.read_text()))
-    with app_server(command, home) as upstream, nginx(home, upstream) as (tls, plain):
+    scheme = server.scheme.encode()
+    with serving(server, home) as upstream, nginx(home, upstream) as (tls, plain):
         with over_tls(tls, home) as client:
             origin = {"Origin": f"https://127.0.0.1:{tls}"}  # as browsers say it that are older than Sec-Fetch-Site
             response = client.send("/login", method="POST", headers=origin)
             assert response.read().split()[:2] == [scheme, b"ada"]
             assert "; Secure" in response.headers["Set-Cookie"]
-            assert client.cookie.startswith("connect.sid=" if command == CHEROOT else "__Host-sid=")
+            assert client.cookie.startswith("connect.sid=" if server.scheme == "http" else "__Host-sid=")
             assert client.get().split()[:2] == [scheme, b"ada"]
             assert client.send("/", method="POST", headers={"Origin": "https://other.example"}).status == 403
         with Client(plain) as client:
@@ -173,15 +85,22 @@ def test_behind_nginx_the_visitor_has_tls_and_a_secure_cookie(command: str, sche
             assert (response.status, response.headers["Location"]) == (308, "https://127.0.0.1/page")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [f"{GUNICORN} --forwarded-allow-ips=192.0.2.1", WAITRESS.replace("=127.0.0.1 --trusted", "=192.0.2.1 --trusted")],
-    ids=["gunicorn", "waitress"],
-)
-def test_who_is_not_the_proxy_is_not_believed(command: str, home: Path) -> None:
-    """Or anybody could say that a request came over TLS."""
-    with app_server(command, home) as port, Client(port) as client:
+TRUSTING = {name: server for name, server in SERVERS.items() if server.trust}
+
+
+@pytest.mark.parametrize("server", TRUSTING.values(), ids=TRUSTING)
+def test_a_client_that_is_not_the_proxy_is_not_believed(server: Server, home: Path) -> None:
+    """Or anyone could say that a request came over TLS."""
+    option = server.trust.partition("=")[0]
+    command = re.sub(rf"{option}=\S+ ", "", server.command).replace(" --", f" {server.trust} --", 1)
+    with serving(server._replace(command=command), home) as port, Client(port) as client:
         assert client.get(headers={"X-Forwarded-Proto": "https"}).startswith(b"http ")
+
+
+def test_uwsgi_believes_anyone(home: Path) -> None:
+    """The page says so in bold."""
+    with serving(SERVERS["uWSGI"], home) as port, Client(port) as client:
+        assert client.get(headers={"X-Forwarded-Proto": "https"}).startswith(b"https ")
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -198,9 +117,10 @@ def store(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.mark.parametrize("preload", ["", "--preload"])
 def test_a_login_at_one_worker_is_known_to_the_other(preload: str, home: Path, store: str) -> None:
     """Sync workers: one is kept busy with an upload, so that the other has to answer."""
-    command = GUNICORN.replace("--threads=8", preload)
+    server = SERVERS["gunicorn, sync"]
+    server = server._replace(command=server.command.replace("wsgi:app", f"{preload} wsgi:app"))
     upload = "POST /upload HTTP/1.0\r\nContent-Length: 1\r\nCookie: {}\r\n\r\n"
-    with app_server(command, home, store) as port, Client(port) as client:
+    with serving(server, home, store) as port, Client(port) as client:
         client.get("/login")
         with socket.create_connection(("127.0.0.1", port), SOON) as busy, busy.makefile("rb") as answer:
             busy.sendall(upload.format(client.cookie).encode())
@@ -221,7 +141,7 @@ def test_workers_with_threads_know_each_others_logins(home: Path, store: str) ->
             assert user == b"ada"
             return worker
 
-    with app_server(GUNICORN, home, store) as port, ThreadPoolExecutor(8) as pool:
+    with serving(SERVERS["gunicorn"], home, store) as port, ThreadPoolExecutor(8) as pool:
         with Client(port) as client:
             client.get("/login")
         workers: set[bytes] = set()
@@ -251,7 +171,8 @@ def test_a_new_secret_logs_nobody_out(home: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_log_tells_why(home: Path) -> None:
-    script = blocks("python")[1] + "from wsgi import app; from webtest import TestApp; TestApp(app).get('/login')"
+    (script,) = [text for text in blocks("python") if "setLevel" in text]
+    script += "from wsgi import app; from webtest import TestApp; TestApp(app).get('/login')"
     variables = {"SESSION_STORE": f"sqlite:///{home}/sessions.db", "SESSION_SECRET": OLD, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=home, env={**os.environ, **variables}, capture_output=True, text=True)

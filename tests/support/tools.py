@@ -33,6 +33,13 @@ def need_folder(path: str, command: str) -> str:
     return path
 
 
+def need_file(path: str, package: str) -> str:
+    """Return the path of a file that Debian's ``package`` has."""
+    if not os.path.exists(path):
+        _missing(f"no file {path}: install {package}")
+    return path
+
+
 def _missing(what: str) -> NoReturn:
     if os.environ.get("MINISESSION_REQUIRE_TOOLS"):
         pytest.fail(f"{what}, and MINISESSION_REQUIRE_TOOLS is set")
