@@ -16,7 +16,11 @@ import pyperf
 from . import report
 from .machine import about
 
-PARTS = ("inprocess", "http", "memory", "redis")
+PARTS = ("inprocess", "insitu", "http", "memory", "redis")
+EFFORTS = {
+    "quick": "see that it works; the figures are worth little",
+    "short": "fewer rounds: about 20 minutes for all parts",
+}
 RESULTS = Path(__file__).with_name("results.json")
 
 
@@ -27,11 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         report.write(json.loads(RESULTS.read_text()))
         return 0
     failed = False
-    output = args.output or (None if args.quick or args.peers else RESULTS)
+    chosen = {name: value for name, value in {"names": args.peers, "pages": args.only}.items() if value}
+    output = args.output or (None if args.effort == "quick" or chosen else RESULTS)
     for part in args.parts or PARTS:
         machine = about()
         try:
-            result = import_module(f"bench.{part}").run(args.quick, **({"names": args.peers} if args.peers else {}))
+            result = import_module(f"bench.{part}").run(args.effort, **chosen)
         except (RuntimeError, ImportError) as error:
             print(f"{part}: not measured: {error}", file=sys.stderr)
             failed = True
@@ -53,15 +58,25 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "parts", nargs="*", choices=[*PARTS, "report", []], metavar="PART",
         help=f"{', '.join(PARTS)}: all by default; or report: docs/performance.md again, without measuring",
     )  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="see that it works; the figures are worth little")
-    parser.add_argument("--peers", type=lambda text: text.split(","), help="only these, as in a,b (with inprocess)")
+    efforts = parser.add_mutually_exclusive_group()
+    for effort, what in EFFORTS.items():
+        efforts.add_argument(f"--{effort}", dest="effort", action="store_const", const=effort, help=what)
+    names = lambda text: text.split(",")  # noqa: E731  # a def would be longer
+    parser.add_argument("--peers", type=names, help="only these, as in a,b (with inprocess or insitu)")
+    parser.add_argument("--only", type=names, help="only these pages, as in read,write (with insitu)")
     parser.add_argument("--pyperf", type=Path, help="a file for `python -m pyperf compare_to` (with inprocess)")
     parser.add_argument("--output", type=Path, help="by default bench/results.json, if all is measured in full")
+    parser.set_defaults(effort="full")
     args = parser.parse_args(argv)
     if "report" in args.parts and args.parts != ["report"]:
         parser.error("report goes alone; it is also made after measuring")
-    if (args.peers or args.pyperf) and args.parts != ["inprocess"]:
-        parser.error("--peers and --pyperf go with inprocess alone")
+    for option, value, parts in (
+        ("--peers", args.peers, ["inprocess", "insitu"]),
+        ("--only", args.only, ["insitu"]),
+        ("--pyperf", args.pyperf, ["inprocess"]),
+    ):
+        if value and (len(args.parts) != 1 or args.parts[0] not in parts):
+            parser.error(f"{option} goes with {' or '.join(parts)} alone")
     return args
 
 

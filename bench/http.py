@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -21,14 +22,19 @@ from typing import Any, NamedTuple
 import psutil
 
 from . import candidates, peers
-from .processes import kept, node, python, running
-from .timing import median, shuffled, significant, spread
+from .driving import WSGI, carrying
+from .processes import HERE, kept, node, python, running
+from .timing import Effort, median, shuffled, significant, spread
 
 CONNECTIONS = 4
+VISITORS = 200  # who ask in turn, so that no cache holds one session alone
 THREADS = 4
 SERVER_CPU, LOAD_CPU = 0, 1
 BARE = "bare"
 PAGES = ("read", "write")
+SIZES: dict[Effort, tuple[int, int]] = {"quick": (1, 1), "short": (5, 1), "full": (7, 2)}
+"""So many rounds, and seconds of load in each."""
+NO_WRK = "wrk is needed: https://github.com/wg/wrk, or a package of your system"
 
 # Starlette is no WSGI app: waitress cannot serve it, and another server would be another measurement.
 NAMES = [
@@ -46,11 +52,11 @@ class Server(NamedTuple):
 
 
 class Site(NamedTuple):
-    """A peer's two servers, and the cookie of a session."""
+    """A peer's two servers, and the cookies of sessions."""
 
     app: Server
     bare: Server
-    cookie: str
+    cookies: Sequence[str]
 
 
 class Report(NamedTuple):
@@ -69,18 +75,18 @@ class Load(NamedTuple):
     cpu: float
 
 
-def run(quick: bool) -> dict[str, Any]:
+def run(effort: Effort) -> dict[str, Any]:
     """Return a table for each page.
 
     Raises:
         RuntimeError: wrk is not there, or an app answered what it should not.
     """
     if shutil.which("wrk") is None:
-        raise RuntimeError("wrk is needed: https://github.com/wg/wrk, or a package of your system")
-    rounds, seconds = (1, 1) if quick else (7, 2)
+        raise RuntimeError(NO_WRK)
+    rounds, seconds = SIZES[effort]
     names = [name for name in NAMES if name not in peers.NODE or shutil.which("node")]
     with ExitStack() as stack:
-        sites = {name: stack.enter_context(_site(name)) for name in names}
+        sites = {name: stack.enter_context(site(name)) for name in names}
         loads: dict[str, dict[str, list[Load]]] = {name: {page: [] for page in (BARE, *PAGES)} for name in names}
         for name in shuffled(names, rounds):
             for page, measured in loads[name].items():
@@ -89,7 +95,7 @@ def run(quick: bool) -> dict[str, Any]:
                 measured.append(load(sites[name], page, seconds))
     return {
         "setting": f"{CONNECTIONS} connections, {THREADS} threads, medians of {rounds} rounds of {seconds} s",
-        "versions": {"waitress": version("waitress"), "wrk": _wrk_version()},
+        "versions": {"waitress": version("waitress"), "wrk": wrk_version()},
         "tables": {page: [row(name, loads[name][BARE], loads[name][page]) for name in names] for page in PAGES},
     }
 
@@ -115,13 +121,13 @@ def row(name: str, bare: Sequence[Load], loads: Sequence[Load]) -> dict[str, Any
 
 
 def load(site: Site, page: str, seconds: int) -> Load:
-    """Ask for one page for so long, over and over."""
+    """Ask for one page for so many seconds, over and over, each session in turn."""
     server, path = (site.bare, "/read") if page == BARE else (site.app, f"/{page}")
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-H", f"Cookie: {site.cookie}"]
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(HERE / "visitors.lua")]
+    command.append(f"http://127.0.0.1:{server.port}{path}")
+    cookies = {**os.environ, "COOKIES": "\n".join(map(carrying, site.cookies))}
     before = server.process.cpu_times()
-    done = subprocess.run(
-        kept([*command, f"http://127.0.0.1:{server.port}{path}"], LOAD_CPU), capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(kept(command, LOAD_CPU), capture_output=True, text=True, check=True, env=cookies)
     after = server.process.cpu_times()
     report = parsed(done.stdout)
     return Load(report, (after.user - before.user + after.system - before.system) / report.requests)
@@ -149,7 +155,8 @@ def _seconds(text: str) -> float:
     return significant(float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}[unit])
 
 
-def _wrk_version() -> str:
+def wrk_version() -> str:
+    """Return it as wrk says it."""
     words = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout.split()
     return words[1]
 
@@ -158,15 +165,16 @@ def _wrk_version() -> str:
 
 
 @contextmanager
-def _site(name: str) -> Iterator[Site]:
-    """Serve a peer's apps, and log in."""
-    with _server(name, "app") as app, _server(name, "bare") as bare:
-        yield Site(app, bare, checked(app.port))
+def site(name: str, module: str = "http") -> Iterator[Site]:
+    """Serve a peer's apps by one of our modules, which prints its port; and log in."""
+    with server(name, "app", module) as app, server(name, "bare", module) as bare:
+        yield Site(app, bare, [checked(app.port) for _ in range(VISITORS)])
 
 
 @contextmanager
-def _server(name: str, half: str) -> Iterator[Server]:
-    command = node("server.js", name, half) if name in peers.NODE else python("http", name, half)
+def server(name: str, half: str, module: str = "http") -> Iterator[Server]:
+    """Serve one of a peer's apps for as long as the block lasts."""
+    command = node("server.js", name, half) if name in peers.NODE else python(module, name, half)
     with running(command, SERVER_CPU, stderr=subprocess.DEVNULL) as process:  # where tracebacks go that are wanted
         assert process.stdout is not None
         yield Server(int(process.stdout.readline()), psutil.Process(process.pid))
@@ -174,19 +182,19 @@ def _server(name: str, half: str) -> Iterator[Server]:
 
 def checked(port: int) -> str:
     """Log in, write and read, and see that the session has it; return the cookie."""
-    _, cookie = _get(port, "/login")
-    before, _ = _get(port, "/show", cookie)
-    _, written = _get(port, "/write", cookie)
+    _, cookie = get(port, "/login")
+    before, _ = get(port, "/show", cookie)
+    _, written = get(port, "/write", cookie)
     cookie = written or cookie
-    after, _ = _get(port, "/show", cookie)
+    after, _ = get(port, "/show", cookie)
     if after is None or after == before or peers.DATA["email"].encode() not in after:
         raise RuntimeError(f"the session holds {after!r}, and before the write {before!r}")
-    if _get(port, "/read", cookie)[0] != b"ok" or _get(port, "/read")[0] is not None:
+    if get(port, "/read", cookie)[0] != b"ok" or get(port, "/read")[0] is not None:
         raise RuntimeError("the page that needs a session is not there with one, or is there without")
     return cookie
 
 
-def _get(port: int, path: str, cookie: str = "") -> tuple[bytes | None, str]:
+def get(port: int, path: str, cookie: str = "") -> tuple[bytes | None, str]:
     """Return the page, None where there is none, and the cookie that came with it."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
@@ -198,15 +206,15 @@ def _get(port: int, path: str, cookie: str = "") -> tuple[bytes | None, str]:
         connection.close()
 
 
-def serve(name: str, half: str) -> None:
+def serve(app: WSGI) -> None:
     """Be a server, and print its port."""
     from waitress.server import create_server
 
     logging.getLogger("waitress").setLevel(logging.CRITICAL)  # it warns of each request that waits for a thread
-    server = create_server(getattr(candidates.make(name), half), host="127.0.0.1", port=0, threads=THREADS)
+    server = create_server(app, host="127.0.0.1", port=0, threads=THREADS)
     print(server.effective_port, flush=True)
     server.run()
 
 
 if __name__ == "__main__":
-    serve(*sys.argv[1:])
+    serve(getattr(candidates.make(sys.argv[1]), sys.argv[2]))

@@ -17,15 +17,15 @@ from .checks import Wrong, check
 from .floor import STEPS
 from .peers import NODE, PEERS
 from .processes import HERE, Worker, node, python, worker
-from .timing import shuffled
+from .timing import Effort, shuffled
 
 SCENARIOS = ("untouched", "cookie", "read", "write", "login", "regenerate", "logout")
 PEERS_IN_MEMORY = {name: peer for name, peer in {**PEERS, **NODE}.items() if "memory" in peer.stores}
 NO_IDS = "signed cookie"  # the kind of peers that have none to regenerate
 
 
-class Effort(NamedTuple):
-    """How long to measure: so many processes of each peer, one after the other, and rounds in each."""
+class Size(NamedTuple):
+    """So many processes of each peer, one after the other, and rounds in each."""
 
     processes: int
     rounds: int
@@ -33,27 +33,30 @@ class Effort(NamedTuple):
     loops: int  # requests of each scenario under the profiler
 
 
-FULL = Effort(3, 7, 0.06, 50_000)
-QUICK = Effort(1, 3, 0.002, 500)
+SIZES: dict[Effort, Size] = {
+    "quick": Size(1, 3, 0.002, 500),
+    "short": Size(3, 3, 0.03, 20_000),
+    "full": Size(3, 7, 0.06, 50_000),
+}
 
 
-def run(quick: bool, names: Iterable[str] = PEERS_IN_MEMORY) -> dict[str, Any]:
+def run(effort: Effort, names: Iterable[str] = PEERS_IN_MEMORY) -> dict[str, Any]:
     """Return every round's figures, in microseconds.
 
     Args:
-        quick: to see that it works; the figures are worth little.
+        effort: how long to measure.
         names: the peers to measure; always beside the floor.
     """
-    effort = QUICK if quick else FULL
+    size = SIZES[effort]
     left_out = {name: missing for name in names if (missing := _missing(name))}
     result: dict[str, Any] = {"versions": {}, "checks": {}, "left_out": left_out, "rounds": {}, "profile": {}}
-    for number in range(effort.processes):
+    for number in range(size.processes):
         with ExitStack() as stack:
             measured = [name for name in [*names, "floor"] if name not in left_out]
             workers = {name: stack.enter_context(worker(_command(name), 0)) for name in measured}
             if number == 0:
-                _ask_first(workers, effort, result)
-            _measure(workers, effort, result["rounds"], f"process {number + 1} of {effort.processes}")
+                _ask_first(workers, size, result)
+            _measure(workers, size, result["rounds"], f"process {number + 1} of {size.processes}")
     return result
 
 
@@ -77,7 +80,7 @@ def _missing(name: str) -> str | None:
     return None
 
 
-def _ask_first(workers: dict[str, Worker], effort: Effort, result: dict[str, Any]) -> None:
+def _ask_first(workers: dict[str, Worker], size: Size, result: dict[str, Any]) -> None:
     for name, peer in [*workers.items()]:
         result["versions"].update(peer.ask("versions"))
         if name == "floor":
@@ -91,18 +94,18 @@ def _ask_first(workers: dict[str, Worker], effort: Effort, result: dict[str, Any
         print(f"in process: without {name}: {why}", file=sys.stderr)
     if "minisession" in workers:
         for scenario in SCENARIOS:
-            result["profile"][scenario] = workers["minisession"].ask("profile", scenario=scenario, loops=effort.loops)
+            result["profile"][scenario] = workers["minisession"].ask("profile", scenario=scenario, loops=size.loops)
 
 
 Rounds = dict[str, dict[str, dict[str, list[float]]]]
 """By name, scenario, and "with" or "without": microseconds of each round."""
 
 
-def _measure(workers: dict[str, Worker], effort: Effort, rounds: Rounds, where: str) -> None:
+def _measure(workers: dict[str, Worker], size: Size, rounds: Rounds, where: str) -> None:
     todo = [(name, scenario) for name in workers for scenario in scenarios_of(name)]
-    loops = {each: _calibrated(workers[each[0]], each[1], effort.seconds) for each in todo}
-    for number in range(effort.rounds):
-        print(f"in process: {where}, round {number + 1} of {effort.rounds}", file=sys.stderr)
+    loops = {each: _calibrated(workers[each[0]], each[1], size.seconds) for each in todo}
+    for number in range(size.rounds):
+        print(f"in process: {where}, round {number + 1} of {size.rounds}", file=sys.stderr)
         for each in shuffled(todo, 1):
             name, scenario = each
             found = rounds.setdefault(name, {}).setdefault(scenario, {"with": [], "without": []})

@@ -22,10 +22,26 @@ import psutil
 from . import candidates, peers
 from .driving import OTHERS, carrying, pair, seconds, send
 from .processes import Worker, answer, node, python, worker
-from .timing import Took, median, shuffled, significant, spread, timed
+from .timing import Effort, Took, median, shuffled, significant, spread, timed
 
 FEW = 1000  # sessions, from which the size is counted and with which reading is compared
-GENERATIONS = 5
+
+
+class Extent(NamedTuple):
+    """How many sessions, of ours also how many more, and how often they are read and replaced by others."""
+
+    many: int
+    most: int
+    rounds: int
+    reads: int
+    generations: int
+
+
+EXTENTS: dict[Effort, Extent] = {
+    "quick": Extent(5_000, 10_000, 3, 1_000, 5),
+    "short": Extent(100_000, 1_000_000, 7, 2_000, 1),
+    "full": Extent(100_000, 1_000_000, 11, 3_000, 5),
+}
 
 HELD: dict[str, Callable[[Any], int]] = {  # how many entries a store has, live or not
     candidates.OURS: len,
@@ -48,21 +64,24 @@ class Case(NamedTuple):
         return {"peer": candidates.TITLES[self.name], "sessions": self.sessions, **figures}
 
 
-def run(quick: bool) -> dict[str, Any]:
+def run(effort: Effort) -> dict[str, Any]:
     """Return tables: size, reading, expiry and generations, of 100,000 sessions; of ours, of 1,000,000 too."""
-    many, most, rounds, reads = (5_000, 10_000, 3, 1_000) if quick else (100_000, 1_000_000, 11, 3_000)
+    extent = EXTENTS[effort]
     names = [*HELD, *(["express-session"] if shutil.which("node") else [])]
-    full = [*(Case(name, many) for name in names), Case(candidates.OURS, most)]
+    full = [*(Case(name, extent.many) for name in names), Case(candidates.OURS, extent.most)]
     with ExitStack() as stack:
         sites = {case: stack.enter_context(_site(case)) for case in [*full, *(Case(name, FEW) for name in names)]}
         sizes = {case: fill(site, case) for case, site in sites.items()}
         read: dict[Case, list[float]] = {case: [] for case in sites}
-        for case in shuffled([*sites], rounds):
-            read[case].append(sites[case].ask("read", requests=reads))
+        for case in shuffled([*sites], extent.rounds):
+            read[case].append(sites[case].ask("read", requests=extent.reads))
         versions = {package: number for site in sites.values() for package, number in site.ask("versions").items()}
-    lives = {case: generations(case) for case in full}
+    lives = {case: generations(case, extent.generations) for case in full}
     return {
-        "setting": f"189 bytes of JSON, medians of {rounds} rounds of {reads} reads and of {GENERATIONS} generations",
+        "setting": (
+            f"189 bytes of JSON, medians of {extent.rounds} rounds of {extent.reads} reads"
+            f" and of {extent.generations} generations"
+        ),
         "versions": versions,
         "tables": {
             "size": [size(case, sizes[case], used(case)) for case in full],
@@ -85,11 +104,11 @@ def used(case: Case) -> float:
         return float(site.ask("use", few=FEW))
 
 
-def generations(case: Case) -> list[dict[str, Any]]:
+def generations(case: Case, times: int) -> list[dict[str, Any]]:
     """Fill a store and let all expire, several times; return what each time was like."""
     lived = []
     with _site(case, moved=True) as site:
-        for _ in range(GENERATIONS):
+        for _ in range(times):
             full = fill(site, case)["after"]
             site.ask("forward", seconds=peers.LIFETIME + 1)
             if site.ask("alive"):

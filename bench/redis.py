@@ -24,12 +24,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from . import candidates, peers
 from .driving import OTHERS, carrying, pair, send
 from .processes import Worker, answer, node, python, running, worker
-from .timing import Took, median, shuffled, spread, timed
+from .timing import Effort, Took, median, shuffled, spread, timed
 
 CLIENT_CPU, SERVER_CPU = 0, 1
 STARTING = 10  # seconds within which Redis is up
 TTL = int(peers.LIFETIME)
 
+SIZES: dict[Effort, tuple[int, int]] = {"quick": (3, 20), "short": (9, 100), "full": (21, 100)}
+"""So many rounds, and requests in each."""
 PAGES = {"cookie": "/untouched", "read": "/read", "write": "/write", "login": "/login", "regenerate": "/regenerate"}
 NAMES = [
     candidates.USERS,
@@ -54,7 +56,7 @@ class Sent(NamedTuple):
     trips: int  # rounded: now and then Redis reads for nothing
 
 
-def run(quick: bool) -> dict[str, Any]:
+def run(effort: Effort) -> dict[str, Any]:
     """Return a table for each page.
 
     Raises:
@@ -62,7 +64,7 @@ def run(quick: bool) -> dict[str, Any]:
     """
     if shutil.which("redis-server") is None:
         raise RuntimeError("redis-server is needed")
-    rounds, requests = (3, 20) if quick else (21, 100)
+    rounds, requests = SIZES[effort]
     names = [name for name in NAMES if name not in peers.NODE or shutil.which("node")]
     with ExitStack() as stack:
         url = stack.enter_context(server())

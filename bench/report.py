@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import floor
+from . import candidates, floor, http
+from .candidates import FLOOR
 from .inprocess import NO_IDS, PEERS_IN_MEMORY, SCENARIOS
 from .plots import Bar, bars
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
 OURS = "minisession"
 NONE = "-"
 NOISY = 0.1  # of the median: where the quartiles are farther apart, the figure gets a "~"
@@ -52,7 +53,13 @@ def costs(inprocess: Results) -> dict[str, dict[str, Figure]]:
 
 
 def _cost(with_sessions: list[float], without: list[float]) -> Figure:
-    rounds = [a - b for a, b in zip(with_sessions, without, strict=True)]
+    return figure([a - b for a, b in zip(with_sessions, without, strict=True)])
+
+
+def figure(rounds: list[float]) -> Figure:
+    """Return what is written of some rounds."""
+    if len(rounds) == 1:
+        return Figure(rounds[0])
     first, median, third = statistics.quantiles(rounds, method="inclusive")
     return Figure(median, third - first)
 
@@ -193,6 +200,61 @@ def http_tables(result: Results) -> dict[str, str]:
     return {"load": table(head, rows)}
 
 
+Added = dict[str, dict[str, list[float]]]
+"""What a session adds to a request under a server, in µs of each round, by peer and page."""
+
+
+def added(insitu: Results) -> Added:
+    """Return it, always compared with the app without sessions in the same round."""
+    return {
+        name: {
+            page: [with_ - without for with_, without in zip(rounds, took[http.BARE], strict=True)]
+            for page, rounds in took.items()
+            if page != http.BARE
+        }
+        for name, took in insitu["rounds"].items()
+    }
+
+
+def times(costs: Added, name: str, other: str, page: str) -> float | None:
+    """Return how many times another's cost one's is, compared within a round; None of its own or what is not there."""
+    if name == other or not {name, other} <= costs.keys():
+        return None
+    rounds = zip(costs[name][page], costs[other][page], strict=True)
+    return statistics.median(ours / theirs for ours, theirs in rounds)
+
+
+def insitu_tables(result: Results) -> dict[str, str]:
+    """Return the table of the part under waitress."""
+    costs = added(result)
+    pages = [*costs[FLOOR]]
+
+    def ratio(name: str, other: str, page: str) -> str:
+        value = times(costs, name, other, page)
+        return NONE if value is None else f"{value:.2f}"
+
+    rows = []
+    for name, took in result["rounds"].items():
+        cells = (f"{figure(costs[name][page])} ({ratio(name, FLOOR, page)})" for page in pages)
+        shares = (ratio(OURS, name, page) for page in pages)
+        rows.append([candidates.TITLES[name], figure(took[http.BARE]), *cells, *shares])
+    head = ["µs (times the floor)", "without sessions", *pages, *(f"{page}: minisession takes of it" for page in pages)]
+    return {"costs": table(head, rows)}
+
+
+SENTENCE = r"\d+ % of what it does with Beaker and \d+ % of what it does with Django"
+
+
+def sentence(insitu: Results) -> str:
+    """Return what README says of a read, rounded to what another run would confirm."""
+    costs = added(insitu)
+    shares = {name: times(costs, OURS, name, "read") for name in ("beaker", "django")}
+    return " and ".join(
+        f"{5 * round(20 * (share or 0))} % of what it does with {candidates.TITLES[name].partition(',')[0]}"
+        for name, share in shares.items()
+    )
+
+
 def memory_tables(result: Results) -> dict[str, str]:
     """Return the table of the part about memory."""
     rows = []
@@ -240,9 +302,10 @@ def machine(result: Results) -> str:
     """Return when and on what a part was measured."""
     about = result["about"]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(result["versions"].items()))
+    setting = f" {result['setting'][0].upper()}{result['setting'][1:]}." if "setting" in result else ""
     return (
         f"Measured on {about['date']} with {about['python']} on {about['system']}, {about['cpus']} cores"
-        f" of {about['cpu']}, load {about['load']}. {versions}."
+        f" of {about['cpu']}, load {about['load']}.{setting} {versions}."
     )
 
 
@@ -265,7 +328,13 @@ def fill(page: str, blocks: Mapping[str, str]) -> str:
 
 def blocks(part: str, result: Results) -> dict[str, str]:
     """Return a part's tables, and on what it was measured, by the names of their markers."""
-    tables = {"inprocess": inprocess_tables, "http": http_tables, "memory": memory_tables, "redis": redis_tables}
+    tables = {
+        "inprocess": inprocess_tables,
+        "insitu": insitu_tables,
+        "http": http_tables,
+        "memory": memory_tables,
+        "redis": redis_tables,
+    }
     return {f"{part}-machine": machine(result), **{f"{part}-{name}": t for name, t in tables[part](result).items()}}
 
 
@@ -274,13 +343,15 @@ def text(part: str, result: Results) -> str:
     return "\n\n".join(blocks(part, result).values())
 
 
-def write(results: Results, docs: Path = DOCS) -> None:
-    """Bring the page up to date, and its drawings."""
-    page = docs / "performance.md"
+def write(results: Results, root: Path = ROOT) -> None:
+    """Bring the page up to date, its drawings, and README's sentence."""
+    page, readme = root / "docs" / "performance.md", root / "README.md"
     found = {name: block for part, result in results.items() for name, block in blocks(part, result).items()}
     page.write_text(fill(page.read_text(), found))
     for part, result in results.items():
-        draw(part, result, docs / "images")
+        draw(part, result, root / "docs" / "images")
+    if "insitu" in results:
+        readme.write_text(re.sub(SENTENCE, sentence(results["insitu"]), readme.read_text()))
 
 
 def draw(part: str, result: Results, folder: Path) -> None:
@@ -300,5 +371,5 @@ def draw(part: str, result: Results, folder: Path) -> None:
             ]
             for scenario in SCENARIOS[1:]
         }
-        least = {scenario: figure.value for scenario, figure in floors(result).items()}
+        least = {scenario: sum_.value for scenario, sum_ in floors(result).items()}
         bars(folder / "performance-inprocess.svg", panels, least, columns=3)

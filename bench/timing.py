@@ -6,11 +6,14 @@ import random
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from .driving import WSGI, seconds
 
 T = TypeVar("T")
+
+Effort = Literal["quick", "short", "full"]
+"""How long to measure: to see that it works, twenty minutes for all parts, or an hour."""
 
 
 class Took(NamedTuple):

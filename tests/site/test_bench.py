@@ -105,6 +105,23 @@ def test_tables_are_made_of_what_there_is() -> None:
     assert "minisession" not in report.inprocess_tables(measured())["costs"]
 
 
+def test_under_a_server_costs_are_compared_within_a_round() -> None:
+    """The machine was slow in the second; each app without sessions is beside it."""
+    result = {
+        "rounds": {
+            "minisession": {"bare": [2.0, 4.0, 2.0], "read": [12.0, 24.0, 12.0]},
+            "django": {"bare": [50.0, 100.0, 50.0], "read": [70.0, 140.0, 75.0]},
+            "beaker": {"bare": [2.0, 4.0, 2.0], "read": [42.0, 84.0, 42.0]},
+            "floor": {"bare": [2.0, 4.0, 2.0], "read": [6.0, 12.0, 6.0]},
+        }
+    }
+    rows = report.insitu_tables(result)["costs"].splitlines()
+    assert rows[2] == "| minisession | 2.00~ | 10.0~ (2.50) | - |"
+    assert rows[3] == "| Django, cache | 50.0~ | 25.0~ (5.00) | 0.50 |"
+    assert report.sentence(result) == "25 % of what it does with Beaker and 50 % of what it does with Django"
+    assert re.fullmatch(report.SENTENCE, report.sentence(result))
+
+
 # The page
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from ..support.tools import need_folder, need_module, need_program
 
-need_module("psutil")
+psutil = need_module("psutil")
 need_module("pyperf")
 need_module("waitress")
 client = need_module("redis")
 
-from bench import candidates, http, memory, peers, redis, timing  # noqa: E402  # after need_module
+from bench import candidates, driving, http, insitu, memory, peers, redis, timing  # noqa: E402  # after need_module
 from bench.processes import Worker, python, running, worker  # noqa: E402  # after need_module
 
 WRK = """\
@@ -179,17 +182,68 @@ def test_redis_trips_are_what_redis_counts(peer: str, trips: dict[str, int]) -> 
 def test_http_a_session_is_read_under_load(peer: str) -> None:
     need(peer)
     need_program("wrk")
-    with http._site(peer) as site:
+    with http.site(peer) as site:
         load = http.load(site, "read", 1)
-        assert site.cookie.startswith("connect.sid=")
+        assert site.cookies[0].startswith("connect.sid=")
 
     assert load.report.requests > 0
     assert load.cpu > 0
 
 
 def test_http_an_app_that_forgets_is_refused() -> None:
-    with http._server("minisession", "bare") as server, pytest.raises(RuntimeError, match="the session holds"):
+    with http.server("minisession", "bare") as server, pytest.raises(RuntimeError, match="the session holds"):
         http.checked(server.port)
+
+
+def test_in_situ_the_call_its_iteration_and_its_end_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else: what the server does in between is not the app's."""
+    now = 0  # ns
+
+    def spend(time: int) -> None:
+        nonlocal now
+        now += time
+
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            spend(200)
+            yield b"o"
+            spend(30)
+            yield b"k"
+
+        def close(self) -> None:
+            spend(4)
+
+    def app(environ: dict[str, Any], start_response: Any) -> Body:
+        spend(1000)
+        return Body()
+
+    monkeypatch.setattr(insitu, "thread_time_ns", lambda: now)
+    meter = insitu.Meter(app)
+    for _ in range(3):
+        assert b"".join(meter({"PATH_INFO": "/read"}, None)) == b"ok"
+        spend(77)
+
+    assert json.loads(driving.send(meter, insitu.TOOK, "").body) == [3, 1.234]
+    assert json.loads(driving.send(meter, insitu.TOOK, "").body)[0] == 0
+
+
+def test_in_situ_sessions_are_read_and_written_under_load() -> None:
+    need_program("wrk")
+    with http.site(candidates.FLOOR, "insitu") as site:
+        read, write = insitu.measure(site, "read"), insitu.measure(site, "write")
+
+    assert len({*site.cookies}) == http.VISITORS
+    assert min(read.requests, write.requests) > 0
+    assert min(read.mean, write.mean) > 0
+
+
+def test_in_situ_requests_that_were_not_measured_are_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = http.Load(http.Report(1000, 1000, 0.001, 0.002), 0.001)
+    monkeypatch.setattr(http, "load", lambda site, page, seconds: sent)
+    monkeypatch.setattr(http, "get", lambda port, path: (b"[900, 20.0]", ""))
+    server = http.Server(1, psutil.Process())
+    with pytest.raises(RuntimeError, match="wrk has sent 1000 requests, and 900 were measured"):
+        insitu.measure(http.Site(server, server, []), "read")
 
 
 def test_a_process_ends_with_its_block() -> None:
