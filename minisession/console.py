@@ -1,4 +1,4 @@
-"""The terminal of the command line, or what stands in its place.  Knows nothing of sessions."""
+"""The terminal of the command line, or what stands in its place.  It knows nothing of sessions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ T = TypeVar("T")
 
 
 def printable(text: str) -> str:
-    """Return text that moves no cursor and reverses no line: what does not print is as JSON escapes it."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    """Return text that moves no cursor and reverses no line: the rest is escaped as in JSON."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 class Console:
-    """Three streams, and whether somebody sits there."""
+    """Three streams, and whether a person is at the other end."""
 
     def __init__(self, stdin: TextIO, stdout: TextIO, stderr: TextIO) -> None:
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
@@ -37,7 +39,7 @@ class Console:
         self.stderr.write(f"minisession: {printable(text)}\n")
 
     def is_attended(self) -> bool:
-        """Tell whether a question would be seen and could be answered."""
+        """Return whether a question would be seen and could be answered."""
         return self.stdin.isatty() and self.stderr.isatty()
 
     def confirm(self, question: str) -> bool:
@@ -47,23 +49,31 @@ class Console:
         return self.stdin.readline().strip().lower() in ("y", "yes")
 
     def writes_a_file(self) -> bool:
-        """Tell whether nobody sees the result yet; a pipe may lead to a pager on this very terminal."""
-        with suppress(OSError, ValueError):  # no file behind it at all
+        """Return whether the result goes where it is not seen yet, unlike in a pipe to a pager."""
+        # Behind a stream in memory there is no file at all.
+        with suppress(OSError, ValueError):
             return stat.S_ISREG(os.fstat(self.stdout.fileno()).st_mode)
         return False
 
     def progress(self, doing: str, *, shown: bool = True) -> Progress:
-        """Tell how far a long work is while the context lasts, if there is a terminal to tell it on."""
+        """Show how far a long task is, while the context lasts, if there is a terminal."""
         return Progress(self.stderr if shown and self.stderr.isatty() else None, doing)
 
 
 class Progress:
-    """A line that counts, with the time, and is erased in the end.  By a thread: some work cannot be looked into."""
+    """A line that counts, with the time, and is erased in the end.
+
+    A thread writes it, because some tasks do not say how far they are.
+    """
 
     def __init__(self, terminal: TextIO | None, doing: str) -> None:
         self._done = 0
         self._over = threading.Event()
-        self._thread = None if terminal is None else threading.Thread(target=self._tell, args=(terminal, doing))
+        self._thread = (
+            None
+            if terminal is None
+            else threading.Thread(target=self._tell, args=(terminal, doing))
+        )
 
     def __enter__(self) -> Progress:
         if self._thread is not None:

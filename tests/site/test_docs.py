@@ -33,7 +33,7 @@ TESTED_ELSEWHERE = {
     "scaling.md": "site/test_scaling_page.py",
     "security.md": "site/test_security_docs.py",
     "express.md": "express/test_express_page.py",
-    "command-line.md": "cli/test_command_line.py",
+    "command-line.md": "cli/test_cli.py",
     "writing-a-store.md": "stores/test_store_contract.py",
 }
 """Pages whose blocks need more than to be run in order, and the tests that run them."""

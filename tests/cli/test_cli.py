@@ -1,4 +1,4 @@
-"""``python -m minisession``: what operators and their programs see, and what they never do."""
+"""The command line: what operators and their programs see, and what they never do."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from minisession import MemoryStore, Session, SQLiteStore, StoreUnavailable, console
-from minisession.__main__ import main
+from minisession import MemoryStore, Session, SQLiteStore, StoreUnavailable, cli, console
+from minisession.cli import main
 from minisession.stores.base import Stored
 
 from ..support.browser import Clock
 from ..support.site import Site, Visitor, put
+from ..support.tools import need_module, need_program
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs/command-line.md").read_text()
@@ -165,7 +167,7 @@ class TestList:
         done = run(site.store, "list", "--user", name)
 
         assert (done.code, done.out) == (2, "")
-        assert "--user: that is no user: it is empty, or not in this terminal's encoding" in done.err
+        assert "--user: that is not a user: it is empty, or not in this terminal's encoding" in done.err
 
     def test_what_is_no_session_is_told_apart_and_can_be_ended(
         self, site: Site, caplog: pytest.LogCaptureFixture
@@ -286,7 +288,7 @@ class TestHandles:
         for named in (ann.id, f"s:{ann.id}.mac", handle(ann)[:5], handle(ann) + "0", ""):
             done = run(site.store, "destroy", named)
             assert done.code == 2
-            assert "HANDLE: that is no handle (16 hex digits, as `list` shows them" in done.err
+            assert "HANDLE: that is not a handle (16 hex digits, as `list` shows them" in done.err
             assert not named or named not in done.err
         assert ann.visit(user) == "ann"
 
@@ -363,7 +365,7 @@ class TestDestroy:
         for which in (["--all"], ["--user", "ann"]):
             done = run(site.store, "destroy", *which, **streams)
             assert (done.code, done.out) == (2, "")
-            assert "there is no terminal to ask on whether you are sure: add --yes" in done.err
+            assert "there is no terminal to ask whether you are sure: add --yes" in done.err
         assert ann.visit(user) == "ann"
 
     @pytest.mark.parametrize(
@@ -455,7 +457,7 @@ class TestNamingTheStore:
         err = io.StringIO()
 
         assert main(["count"], stderr=err, environ={"SESSION_STORE": "memory:"}) == 2
-        assert "SESSION_STORE: sessions in memory are seen by their own process alone" in err.getvalue()
+        assert "SESSION_STORE: only the process that has them sees sessions in memory" in err.getvalue()
 
     def test_a_wrong_files_name_is_told_and_no_file_is_made(self, tmp_path: Path) -> None:
         """It would be the operator's, and the server could not open it."""
@@ -717,6 +719,45 @@ class TestHelp:
         assert main([], stderr=err) == 2
         assert "required: COMMAND" in err.getvalue()
 
+    def test_the_version_is_that_of_the_package(self) -> None:
+        out = io.StringIO()
+
+        assert main(["--version"], stdout=out) == 0
+        assert out.getvalue() == f"minisession {version('minisession')}\n"
+
+    def test_a_checkout_has_a_version_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On PYTHONPATH, and not installed."""
+
+        def missing(name: str) -> str:
+            raise PackageNotFoundError(name)
+
+        monkeypatch.setattr(cli, "version", missing)
+
+        assert main(["--version"], stdout=(out := io.StringIO())) == 0
+        assert out.getvalue() == "minisession (not installed)\n"
+
+    @pytest.mark.parametrize(
+        ("called", "name"),
+        [("/bin/minisession", "minisession"), ("/lib/minisession/__main__.py", "python -m minisession")],
+    )
+    def test_the_usage_names_it_as_it_was_called(self, monkeypatch: pytest.MonkeyPatch, called: str, name: str) -> None:
+        monkeypatch.setattr(sys, "argv", [called])
+
+        assert main(["count", "--help"], stdout=(out := io.StringIO())) == 0
+        assert out.getvalue().startswith(f"usage: {name} count")
+
+    def test_the_script_and_the_module_run_the_same(self) -> None:
+        script = entry_points(group="console_scripts", name="minisession")["minisession"].load()
+        done = subprocess.run(
+            [sys.executable, "-m", "minisession", "secret"],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=True,
+        )
+
+        assert script is main
+        assert re.fullmatch(rb"[0-9a-f]{64}\n", done.stdout)
+
 
 class TestDocs:
     def test_the_transcript_is_what_a_shell_shows(self, tmp_path: Path) -> None:
@@ -744,7 +785,7 @@ class TestDocs:
             if command.startswith("export "):
                 settings += f"{command}\n"
                 continue
-            command = command.replace("python ", f"'{sys.executable}' ")
+            command = command.replace("minisession ", f"'{sys.executable}' -m minisession ", 1)
             done = subprocess.run(
                 ["sh", "-c", settings + command],
                 cwd=tmp_path,
@@ -766,3 +807,29 @@ class TestDocs:
             assert re.search(rf"^\| `{name}\b", DOCS, re.M)
         codes = " ".join(out.getvalue().partition("exit codes")[2].split())
         assert {*re.findall(r"^\| (\d+) \|", DOCS, re.M)} == {*re.findall(r"(\d+) [a-z]", codes)}
+
+    def test_the_shell_completes_what_shtab_was_given(self, tmp_path: Path) -> None:
+        """By the page's command; bash is asked as Tab would ask it."""
+        shtab, bash = need_module("shtab"), need_program("bash")
+        [options] = re.findall(r"^shtab (--shell=bash .*) > ", DOCS, re.M)
+        made = subprocess.run(
+            [sys.executable, "-m", shtab.__name__, *options.split()],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        (tmp_path / "minisession").write_bytes(made.stdout)
+        asking = r"""
+            source "$1"
+            [[ $(complete -p minisession) =~ -F\ ([^ ]+) ]]
+            COMP_WORDS=(minisession "${@:2}") COMP_CWORD=$(($# - 1))
+            "${BASH_REMATCH[1]}" minisession "${@: -1}"
+            echo "${COMPREPLY[@]}"
+        """
+
+        def complete(*words: str) -> str:
+            command = [bash, "-c", asking, "bash", str(tmp_path / "minisession"), *words]
+            return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+        assert complete("de") == "destroy"
+        assert complete("destroy", "--y") == "--yes"
