@@ -36,7 +36,9 @@ try:
     )
     from redis.retry import Retry
 except ImportError as error:
-    raise ImportError("RedisStore needs redis-py: pip install 'minisession[redis]'") from error
+    raise ImportError(
+        f"RedisStore needs redis-py, the package redis, from version 5 on: pip install 'redis>=5' ({error})"
+    ) from error
 
 BATCH = 250  # keys in one round trip of a listing
 PAUSE = 0.3  # seconds in which nobody waits for a node that has just kept somebody waiting for nothing

@@ -118,6 +118,6 @@ def worker(connect: Callable[[], Client], cookie: str, _: int) -> str:
     """Visit once; return the process that has answered."""
     with connect() as client:
         client.cookie = cookie
-        user, _, pid = client.get(headers={"Connection": "close"}).decode().split()
+        user, _visits, pid = client.get(headers={"Connection": "close"}).decode().split()
         assert user == "ada"
         return pid

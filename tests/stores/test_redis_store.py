@@ -683,7 +683,8 @@ class TestArguments:
         code = f"import sys; sys.path.insert(0, {str(Path(minisession.__file__).parent.parent)!r})"
         code += "; import minisession.stores.redis"
         done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
-        assert "ImportError: RedisStore needs redis-py: pip install 'minisession[redis]'" in done.stderr
+        missing = "RedisStore needs redis-py, the package redis, from version 5 on: pip install 'redis>=5'"
+        assert f"ImportError: {missing} (" in done.stderr
 
     def test_an_app_starts_while_its_redis_does(self) -> None:
         port = free_port()
