@@ -24,9 +24,11 @@ import minisession
 from minisession import MemoryStore, SessionMiddleware, StoreUnavailable, get_session
 
 from ..support.browser import SECRET, Browser, SpyStore
-from ..support.tools import need_module
+from ..support.deployed import free_port, program, running
+from ..support.pages import ROOT, run_transcript
+from ..support.tools import need_module, need_program
 
-PAGE = (Path(__file__).parents[2] / "docs" / "frameworks.md").read_text()
+PAGE = (ROOT / "docs" / "frameworks.md").read_text()
 MODULES = {
     "No framework": "minisession",
     "Flask": "flask",
@@ -37,10 +39,10 @@ MODULES = {
 }
 
 
-def blocks(heading: str) -> list[str]:
-    """Return the Python between a heading and the next."""
-    (section,) = re.findall(rf"^##+ {heading}\n(.*?)(?=^##|\Z)", PAGE, re.M | re.S)
-    return re.findall(r"^```python\n(.*?)^```$", section, re.M | re.S)
+def blocks(heading: str, *languages: str) -> list[str]:
+    """Return the Python, or what is in these languages, between a heading and the next."""
+    (section,) = re.findall(rf"^#+ {heading}\n(.*?)(?=^##|\Z)", PAGE, re.M | re.S)
+    return re.findall(rf"^```(?:{'|'.join(languages or ['python'])})\n(.*?)^```$", section, re.M | re.S)
 
 
 def run(text: str, name: str = "recipe", **names: Any) -> dict[str, Any]:
@@ -96,19 +98,23 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Start a Django project, and put the recipe's files into it; Django can be set up once in a process."""
     need_module("django")
     root = tmp_path_factory.mktemp("django")
-    command = [sys.executable, "-m", "django", "startproject", "mysite", "."]
-    subprocess.run(command, cwd=root, check=True, timeout=60)
-    for block in blocks("Django"):
-        name = block.removeprefix("# ").split(maxsplit=1)[0].rstrip(",")
-        old = (root / name).read_text() if name == "mysite/settings.py" else ""
-        (root / name).write_text(old + block)
+    make_project(root)
     with (root / "mysite" / "settings.py").open("a") as settings:
-        settings.write("MIDDLEWARE.remove('django.middleware.csrf.CsrfViewMiddleware')  # there are no forms\n")
         settings.write("SESSION_ENGINE = 'django.contrib.sessions.backends.signed_cookies'\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(root))
         patch.setenv("DJANGO_SETTINGS_MODULE", "mysite.settings")
         yield root
+
+
+def make_project(root: Path) -> None:
+    command = [sys.executable, "-m", "django", "startproject", "mysite", "."]
+    subprocess.run(command, cwd=root, check=True, timeout=60)
+    for block in blocks("Django", "python", "html"):
+        name = re.split(r"[\s,]+", block)[1]
+        old = (root / name).read_text() if name == "mysite/settings.py" else ""
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(old + block)
 
 
 @pytest.fixture(params=MODULES)
@@ -121,8 +127,11 @@ def browser(request: pytest.FixtureRequest, store: Store) -> Browser:
     return Browser(run(blocks(request.param)[0])["app"])
 
 
-def log_in(browser: Browser, user: str = "ada") -> TestResponse:
-    return browser.client.post("/login", {"user": user})
+def post(browser: Browser, path: str, **fields: str) -> TestResponse:
+    """Send a form as a browser does: with what is hidden in it, and with where it came from."""
+    form = browser.get("/login", expect_errors=True)  # Django's; the other recipes have no page there
+    fields |= re.findall('name="(csrfmiddlewaretoken)" value="(.+?)"', form.text)
+    return browser.client.post(path, fields, headers={"Origin": "https://localhost:80"}, expect_errors=True)
 
 
 def test_visitors_are_told_apart_log_in_and_log_out(browser: Browser, store: Store) -> None:
@@ -130,14 +139,14 @@ def test_visitors_are_told_apart_log_in_and_log_out(browser: Browser, store: Sto
     assert browser.get("/").text == "stranger: 1 views\n"
     assert browser.get("/").text == "stranger: 2 views\n"
     planted = browser.cookie
-    welcome = log_in(browser)
+    welcome = post(browser, "/login", user="ada")
     assert welcome.status_int in (302, 303)
     assert "; HttpOnly; Path=/; SameSite=Lax; Secure" in welcome.headers["Set-Cookie"]
     assert browser.cookie != planted
     assert browser.get("/").text == "ada: 1 views\n"
     assert store.record()["minisession"]["user"] == "ada"
 
-    browser.client.post("/logout")
+    assert post(browser, "/logout").status_int in (302, 303)
 
     assert browser.cookie is None
     assert browser.get("/").text == "stranger: 1 views\n"
@@ -160,8 +169,7 @@ def test_a_page_that_is_not_there_costs_no_session(browser: Browser, store: Stor
 
 def ask(browser: Browser, page: str) -> TestResponse:
     method, path = page.split()
-    fields = ({"user": "ada"},) if method == "POST" else ()
-    return getattr(browser.client, method.lower())(path, *fields, expect_errors=True)
+    return post(browser, path, user="ada") if method == "POST" else browser.get(path, expect_errors=True)
 
 
 @pytest.mark.parametrize("verb", ["load", "create", "replace", "delete"])
@@ -210,6 +218,32 @@ def test_other_errors_pass_where_nobody_makes_a_page_of_them(browser: Browser, s
     store.failures["load"] = RuntimeError("a bug")
     with pytest.raises(RuntimeError, match="a bug"):
         ask(browser, "GET /")
+
+
+@pytest.mark.parametrize("heading", MODULES)
+def test_a_recipe_starts_by_its_command(heading: str, tmp_path: Path) -> None:
+    """And its visitor sees what the page shows; Django's needs the token of its form."""
+    import_framework(MODULES[heading])
+    if heading == "Django":
+        make_project(tmp_path)
+    else:
+        (tmp_path / "app.py").write_text(blocks(heading)[0])
+    (command,) = blocks(heading, "sh")
+    port = free_port()
+    name, *arguments = command.replace("8000", str(port)).split()
+    (transcript,) = blocks("Frameworks", "console")
+    with running([program(name), *arguments], port, tmp_path, SESSION_SECRET=SECRET, PYTHONPATH=str(ROOT)):
+        transcript = transcript.replace("8000", str(port)).replace("curl", f"{need_program('curl')} -sS")
+        if heading == "Django":
+            transcript = transcript[: transcript.rindex("$")]
+        assert run_transcript(transcript, tmp_path) == 2 - (heading == "Django")
+
+
+@pytest.mark.parametrize("browser", ["Django"], indirect=True)
+def test_django_refuses_a_form_without_its_token(browser: Browser) -> None:
+    """The page says so, in the words of Django's own log."""
+    assert browser.client.post("/login", {"user": "ada"}, expect_errors=True).status_int == 403
+    assert browser.get("/").text == "stranger: 1 views\n"
 
 
 def shop() -> Any:
