@@ -299,17 +299,17 @@ def shop() -> Any:
     return app
 
 
-def with_five_lines(app: Any) -> Any:
+def with_six_lines(app: Any) -> Any:
     """Add to an app what the page says."""
     file, lines = blocks("flask.session")
-    assert len(re.findall(r"^.+", lines, re.M)) == 5
+    assert len(re.findall(r"^.+", lines, re.M)) == 6
     run(file, "flask_minisession")
     return run(lines, app=app)["app"]
 
 
 def test_an_existing_flask_app_answers_as_before(store: Store) -> None:
     """Flask's cookie keeps more than JSON; flashed markup stays markup."""
-    stock, ours = Browser(shop()), Browser(with_five_lines(shop()))
+    stock, ours = Browser(shop()), Browser(with_six_lines(shop()))
     for page in (
         "show",
         "keep",
@@ -328,21 +328,32 @@ def test_an_existing_flask_app_answers_as_before(store: Store) -> None:
     assert set(ours.client.cookies) == {"connect.sid"}
 
 
-def test_five_lines_put_an_existing_flask_apps_sessions_into_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So another process with these five lines has them, too."""
+def test_six_lines_put_an_existing_flask_apps_sessions_into_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So another process with these six lines has them, too."""
     from ..support.redis_server import redis_server  # which skips this test alone, if there is none
 
     with redis_server() as server:
         monkeypatch.setenv("SESSION_STORE", server.url)
-        one, other = Browser(with_five_lines(shop())), Browser(with_five_lines(shop()))
+        one, other = Browser(with_six_lines(shop())), Browser(with_six_lines(shop()))
         one.get("/add/tea")
         other.client.set_cookie("connect.sid", str(one.cookie))
         assert other.get("/add/milk").json == ["tea", "milk"]
 
 
+def test_a_short_secret_key_is_warned_of_and_the_pages_is_not(store: Store) -> None:
+    """Here, as in the tests of Flask's tutorial, a warning is an error."""
+    app = shop()
+    app.secret_key = "dev"
+    with pytest.warns(UserWarning, match="secret has 3 bytes, and under 16 it can be guessed"):
+        with_six_lines(app)
+    app = shop()
+    (app.secret_key,) = re.findall('`SECRET_KEY="(.+?)"`', PAGE)
+    with_six_lines(app)
+
+
 def test_flask_session_notices_nested_changes(store: Store) -> None:
     """Flask's own forgets the second item, unless told that the session was modified."""
-    browser = Browser(with_five_lines(shop()))
+    browser = Browser(with_six_lines(shop()))
     for item in "abc":
         browser.get(f"/add/{item}")
     assert store.record()["cart"] == ["a", "b", "c"]
@@ -350,7 +361,7 @@ def test_flask_session_notices_nested_changes(store: Store) -> None:
 
 def test_a_permanent_flask_session_outlives_the_browser(store: Store) -> None:
     """Saying so on every request sends the cookie once."""
-    browser = Browser(with_five_lines(shop()))
+    browser = Browser(with_six_lines(shop()))
     assert "Max-Age" not in browser.get("/permanent/no").headers["Set-Cookie"]
     assert "Max-Age=2678400" in browser.get("/permanent/yes").headers["Set-Cookie"]
     assert "Set-Cookie" not in browser.get("/permanent/yes").headers
@@ -358,7 +369,7 @@ def test_a_permanent_flask_session_outlives_the_browser(store: Store) -> None:
 
 
 def test_a_log_in_through_flask_session_changes_the_id(store: Store) -> None:
-    browser = Browser(with_five_lines(shop()))
+    browser = Browser(with_six_lines(shop()))
     browser.get("/keep")
     planted = browser.cookie
     browser.get("/login")
@@ -368,14 +379,14 @@ def test_a_log_in_through_flask_session_changes_the_id(store: Store) -> None:
 
 
 def test_what_was_changed_before_an_error_page_is_stored(store: Store) -> None:
-    browser = Browser(with_five_lines(shop()))
+    browser = Browser(with_six_lines(shop()))
     browser.get("/crash", expect_errors=True, status=500)
     assert store.record()["before"] == "the crash"
 
 
 def test_a_flask_page_that_uses_no_session_asks_no_store(store: Store) -> None:
     """A request context may also be without the middleware, as in a shell."""
-    app = with_five_lines(shop())
+    app = with_six_lines(shop())
     browser = Browser(app)
     browser.get("/keep")
     assert store.verbs
