@@ -108,7 +108,7 @@ class StaticSite:
 def test_dead_links_fail_the_build(tmp_path: Path) -> None:
     """To pages, headings, images and files of the repository; or the build above proves nothing."""
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    for name in ("minisession", "tests", "SECURITY.md", "mkdocs.yml"):
+    for name in ("minisession", "tests", "tools", "SECURITY.md", "mkdocs.yml"):
         (tmp_path / name).symlink_to(ROOT / name)
     with (tmp_path / "docs" / "index.md").open("a") as page:
         page.write("\n[a](missing.md) [b](tutorial.md#missing) ![c](images/missing.png) [d](../tests/missing.py)\n")

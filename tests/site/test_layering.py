@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "users": {"session", "expiry", "stores.base", "wire", "wire.record"},
     "testing": {"stores.base"},
     "console": set[str](),
-    "__main__": {"console", "errors", "session", "users", "stores.base", "stores.urls"},
+    "cli": {"console", "errors", "session", "users", "stores.base", "stores.urls"},
+    "__main__": {"cli"},
     "middleware": {
         *("lifecycle", "session", "errors", "stores.base", "stores.memory", "wire.cookies", "wire.signing"),
     },

@@ -13,7 +13,7 @@ import pytest
 
 from ..support.tools import need_module, need_program
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 OLDEST = "3.10"  # what its typing module lacks, users must not need
 
 
@@ -21,9 +21,15 @@ OLDEST = "3.10"  # what its typing module lacks, users must not need
 def project(tmp_path: Path) -> Path:
     """Give the user a project of their own, with nothing of our configuration."""
     package = tmp_path / "project"
-    package.mkdir()
-    for name in ("__init__.py", "plain_store.py", "typed_example.py"):
-        shutil.copy(TESTS / name, package)
+    for name in (
+        "__init__.py",
+        "support/__init__.py",
+        "support/plain_store.py",
+        "site/__init__.py",
+        "site/typed_example.py",
+    ):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "tests" / name, package / name)
     return tmp_path
 
 
@@ -38,7 +44,7 @@ def test_pyright_takes_a_users_code(project: Path) -> None:
         "typeCheckingMode": "strict",
         "reportUnnecessaryTypeIgnoreComment": "error",
         "pythonVersion": OLDEST,
-        "extraPaths": [str(TESTS.parent)],
+        "extraPaths": [str(ROOT)],
     }
     (project / "pyrightconfig.json").write_text(json.dumps(configuration))
     check("pyright", "--project", str(project), project=project)
@@ -47,6 +53,6 @@ def test_pyright_takes_a_users_code(project: Path) -> None:
 def check(checker: str, *arguments: str, project: Path) -> None:
     need_module(checker)
     command = [sys.executable, "-m", checker, *arguments]
-    environment = {**os.environ, "MYPYPATH": str(TESTS.parent)}
+    environment = {**os.environ, "MYPYPATH": str(ROOT)}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

