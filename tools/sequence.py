@@ -1,7 +1,7 @@
 """Sequence diagrams: ```` ```mermaid ```` blocks, drawn as SVG while the site is built.
 
 GitHub draws the same blocks by itself.  Here no script has to be fetched, and what cannot be drawn fails
-the build.  Known are ``participant a as Name``, ``a->>b: text``, ``a-->>b: text`` (dashed) and
+the build.  It knows ``participant a as Name``, ``a->>b: text``, ``a-->>b: text`` (dashed) and
 ``Note over a: text``.
 """
 
@@ -71,7 +71,7 @@ def parse(diagram: str) -> tuple[list[str], list[Step]]:
     steps = []
     kind, *lines = filter(None, map(str.strip, diagram.splitlines()))
     if kind != "sequenceDiagram":
-        raise ValueError(f"docs/sequence.py draws no {kind!r}")
+        raise ValueError(f"tools/sequence.py draws no {kind!r}")
     for line in lines:
         if match := PARTICIPANT.fullmatch(line):
             names[match[1]] = match[2]
@@ -80,7 +80,7 @@ def parse(diagram: str) -> tuple[list[str], list[Step]]:
             start, end = map(list(names).index, (source or over, target or over))
             steps.append(Step(dash or "box", start, end, text))
         else:
-            raise ValueError(f"docs/sequence.py does not know what to draw for {line!r}")
+            raise ValueError(f"tools/sequence.py does not know what to draw for {line!r}")
     return list(names.values()), steps
 
 
