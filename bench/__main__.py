@@ -16,7 +16,7 @@ import pyperf
 from . import report
 from .machine import about
 
-PARTS = ("inprocess", "insitu", "http", "memory", "redis")
+PARTS = ("keeps", "inprocess", "insitu", "http", "memory", "redis")
 EFFORTS = {
     "quick": "see that it works; the figures are worth little",
     "short": "fewer rounds: about 20 minutes for all parts",

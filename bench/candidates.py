@@ -5,6 +5,7 @@ All peers' sessions are nobody's; so are minisession's, unless it is to list the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
@@ -12,11 +13,18 @@ from . import least, peers
 from .peers import Apps
 
 OURS, USERS, FLOOR = "minisession", "minisession-users", "floor"
+BARE = "bare"
+"""Where a peer's pages are: its app without sessions."""
 TITLES = {
     **{name: peer.title for name, peer in {**peers.PEERS, **peers.NODE}.items()},
     USERS: "minisession, listed by user",
     FLOOR: "floor",
 }
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return them as tables have them: ours first, the floor last."""
+    return sorted(names, key=[*TITLES].index)
 
 
 def packages(name: str) -> tuple[str, ...]:

@@ -30,7 +30,6 @@ CONNECTIONS = 4
 VISITORS = 200  # who ask in turn, so that no cache holds one session alone
 THREADS = 4
 SERVER_CPU, LOAD_CPU = 0, 1
-BARE = "bare"
 PAGES = ("read", "write")
 SIZES: dict[Effort, tuple[int, int]] = {"quick": (1, 1), "short": (5, 1), "full": (7, 2)}
 """So many rounds, and seconds of load in each."""
@@ -87,7 +86,9 @@ def run(effort: Effort) -> dict[str, Any]:
     names = [name for name in NAMES if name not in peers.NODE or shutil.which("node")]
     with ExitStack() as stack:
         sites = {name: stack.enter_context(site(name)) for name in names}
-        loads: dict[str, dict[str, list[Load]]] = {name: {page: [] for page in (BARE, *PAGES)} for name in names}
+        loads: dict[str, dict[str, list[Load]]] = {
+            name: {page: [] for page in (candidates.BARE, *PAGES)} for name in names
+        }
         for name in shuffled(names, rounds):
             for page, measured in loads[name].items():
                 if name in peers.NODE or not measured:
@@ -96,7 +97,9 @@ def run(effort: Effort) -> dict[str, Any]:
     return {
         "setting": f"{CONNECTIONS} connections, {THREADS} threads, medians of {rounds} rounds of {seconds} s",
         "versions": {"waitress": version("waitress"), "wrk": wrk_version()},
-        "tables": {page: [row(name, loads[name][BARE], loads[name][page]) for name in names] for page in PAGES},
+        "tables": {
+            page: [row(name, loads[name][candidates.BARE], loads[name][page]) for name in names] for page in PAGES
+        },
     }
 
 
@@ -122,7 +125,7 @@ def row(name: str, bare: Sequence[Load], loads: Sequence[Load]) -> dict[str, Any
 
 def load(site: Site, page: str, seconds: int) -> Load:
     """Ask for one page for so many seconds, over and over, each session in turn."""
-    server, path = (site.bare, "/read") if page == BARE else (site.app, f"/{page}")
+    server, path = (site.bare, "/read") if page == candidates.BARE else (site.app, f"/{page}")
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(HERE / "visitors.lua")]
     command.append(f"http://127.0.0.1:{server.port}{path}")
     cookies = {**os.environ, "COOKIES": "\n".join(map(carrying, site.cookies))}

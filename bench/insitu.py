@@ -77,13 +77,13 @@ def run(effort: Effort, names: Iterable[str] = NAMES, pages: Sequence[str] = htt
         raise RuntimeError(http.NO_WRK)
     names = list(dict.fromkeys([*names, candidates.FLOOR]))
     processes, rounds = SIZES[effort]
-    took: dict[str, dict[str, list[float]]] = {name: {page: [] for page in (http.BARE, *pages)} for name in names}
+    took: dict[str, dict[str, list[float]]] = {name: {page: [] for page in (candidates.BARE, *pages)} for name in names}
     for number in range(processes):
         print(f"in situ: process {number + 1} of {processes}", file=sys.stderr)
         with ExitStack() as stack:
             sites = {name: stack.enter_context(http.site(name, "insitu")) for name in names}
             for site in sites.values():
-                measure(site, http.BARE)  # to warm it up; the others have been asked by each visitor
+                measure(site, candidates.BARE)  # to warm it up; the others have been asked by each visitor
             for name in shuffled(names, rounds):
                 for page in shuffled([*took[name]], 1):
                     took[name][page].append(measure(sites[name], page).mean)
@@ -104,7 +104,7 @@ def measure(site: http.Site, page: str) -> Took:
     Raises:
         RuntimeError: others were measured than wrk has sent.
     """
-    port = (site.bare if page == http.BARE else site.app).port
+    port = (site.bare if page == candidates.BARE else site.app).port
     http.get(port, TOOK)  # and forget what went before
     report = http.load(site, page, SECONDS).report
     took = Took(*json.loads(http.get(port, TOOK)[0] or b""))

@@ -30,6 +30,8 @@ DATA: dict[str, Any] = {
 
 Page = Callable[[Any], bytes]
 
+pause: Callable[[], object] = lambda: None  # noqa: E731  # of the slow pages; keeps.py has another
+
 
 class Peer(NamedTuple):
     """A library that gives sessions.
@@ -38,7 +40,7 @@ class Peer(NamedTuple):
         title: as the report names it.
         kind: "server-side" or "signed cookie".
         packages: the distributions whose versions count.
-        stores: what `make` takes for it: "memory", "redis".
+        stores: what `make` takes for it: "memory", "redis", "sqlite".
     """
 
     title: str
@@ -59,6 +61,7 @@ PEERS = {
     "minisession": Peer("minisession", "server-side", ("minisession",), ("memory", "redis")),
     "beaker": Peer("Beaker", "server-side", ("Beaker",), ("memory", "redis")),
     "django": Peer("Django, cache", "server-side", ("Django",), ("memory", "redis")),
+    "django-db": Peer("Django, database", "server-side", ("Django",), ("sqlite",)),
     "django-redis": Peer("Django, django-redis", "server-side", ("Django", "django-redis"), ("redis",)),
     "flask-session": Peer("Flask-Session", "server-side", ("Flask-Session", "cachelib"), ("memory", "redis")),
     "django-cookie": Peer("Django, signed cookie", "signed cookie", ("Django",)),
@@ -83,13 +86,13 @@ def make(name: str, store: str = "memory", lifetime: float = LIFETIME) -> Apps:
 
     Args:
         name: a key of `PEERS`.
-        store: "memory", which for signed cookies is the cookie, or a redis:// URL.
+        store: "memory", which for signed cookies is the cookie, a redis:// URL, or "sqlite:" and a file.
         lifetime: seconds that an unused session lives.
 
     Raises:
         ValueError: the peer has no such store.
     """
-    kind = "memory" if store == "memory" else "redis"
+    kind = store.partition(":")[0]
     if kind not in PEERS[name].stores:
         raise ValueError(f"{name} has no {kind} store")
     url = None if store == "memory" else store
@@ -97,6 +100,7 @@ def make(name: str, store: str = "memory", lifetime: float = LIFETIME) -> Apps:
         "minisession": _minisession,
         "beaker": _beaker,
         "django": _django_cache,
+        "django-db": _django_db,
         "django-redis": _django_redis,
         "django-cookie": _django_cookie,
         "flask": _flask,
@@ -130,7 +134,9 @@ class Pages:
 
     def write(self, request: Any) -> bytes:
         """Write one key, with a value that it never had."""
-        self.session(request)["visits"] = next(self._visits)
+        session = self.session(request)
+        session["visits"] = next(self._visits)
+        self.save(session)
         return b"ok"
 
     def login(self, request: Any) -> bytes:
@@ -139,11 +145,14 @@ class Pages:
         self.renew(request, session)
         session.update(DATA)
         session["user"] = USER
+        self.save(session)
         return b"ok"
 
     def regenerate(self, request: Any) -> bytes:
         """Get a new id and keep the data."""
-        self.renew(request, self.session(request))
+        session = self.session(request)
+        self.renew(request, session)
+        self.save(session)
         return b"ok"
 
     def logout(self, request: Any) -> bytes:
@@ -155,11 +164,29 @@ class Pages:
         """Return the data as JSON."""
         return json.dumps(dict(self.session(request))).encode()
 
+    def slow_read(self, request: Any) -> bytes:
+        """Read one key, and take long over the rest of the page."""
+        self.session(request)["name"]
+        pause()
+        return b"ok"
+
+    def slow_write(self, request: Any) -> bytes:
+        """Read one key, take long, and write one that no other page writes."""
+        session = self.session(request)
+        session["name"]
+        pause()
+        session["slow"] = True
+        self.save(session)
+        return b"ok"
+
     def renew(self, request: Any, session: Any) -> None:
         """Give the session a new id; signed cookies have none."""
 
+    def save(self, session: Any) -> None:
+        """Say that something was changed, where a library wants to be told."""
 
-NAMES = ("untouched", "read", "write", "login", "regenerate", "logout", "show")
+
+NAMES = ("untouched", "read", "write", "login", "regenerate", "logout", "show", "slow_read", "slow_write")
 
 
 def _with(pages: Pages) -> dict[str, Page]:
@@ -219,28 +246,15 @@ def _beaker(url: str | None, lifetime: float) -> Apps:
         def session(self, request: Any) -> Any:
             return request["beaker.session"]
 
-        def write(self, request: Any) -> bytes:
-            session = request["beaker.session"]
-            session["visits"] = next(self._visits)
-            session.save()
-            return b"ok"
-
-        def login(self, request: Any) -> bytes:
-            super().login(request)
-            request["beaker.session"].save()
-            return b"ok"
-
-        def regenerate(self, request: Any) -> bytes:
-            super().regenerate(request)
-            request["beaker.session"].save()
-            return b"ok"
-
         def logout(self, request: Any) -> bytes:
             request["beaker.session"].delete()
             return b"ok"
 
         def renew(self, request: Any, session: Any) -> None:
             session.regenerate_id()
+
+        def save(self, session: Any) -> None:
+            session.save()
 
     options = {
         "session.type": "ext:redis" if url else "memory",
@@ -269,11 +283,21 @@ def _django_redis(url: str | None, lifetime: float) -> Apps:
     return _django("cache", lifetime, BACKEND="django_redis.cache.RedisCache", LOCATION=url)
 
 
+def _django_db(url: str | None, lifetime: float) -> Apps:
+    assert url is not None
+    file = url.partition(":")[2]
+    made = _django("db", lifetime, BACKEND="django.core.cache.backends.dummy.DummyCache", database=file)
+    from django.core.management import call_command  # when there are settings
+
+    call_command("migrate", verbosity=0)
+    return made
+
+
 def _django_cookie(url: str | None, lifetime: float) -> Apps:
     return _django("signed_cookies", lifetime, BACKEND="django.core.cache.backends.dummy.DummyCache")
 
 
-def _django(engine: str, lifetime: float, **cache: Any) -> Apps:
+def _django(engine: str, lifetime: float, *, database: str | None = None, **cache: Any) -> Apps:
     import django
     from django.conf import settings
     from django.core.cache import caches
@@ -293,6 +317,8 @@ def _django(engine: str, lifetime: float, **cache: Any) -> Apps:
         SECRET_KEY=SECRET,
         ROOT_URLCONF="",  # the requests have their own
         CACHES={"default": cache},
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": database}} if database else {},
+        INSTALLED_APPS=["django.contrib.sessions"] if database else [],
         SESSION_ENGINE=f"django.contrib.sessions.backends.{engine}",
         SESSION_COOKIE_AGE=int(lifetime),
         SESSION_COOKIE_SECURE=True,

@@ -80,9 +80,9 @@ class Worker:
 
 
 @contextmanager
-def worker(command: Sequence[str], cpu: int) -> Iterator[Worker]:
-    """Run a worker for as long as the block lasts."""
-    with running(command, cpu) as process:
+def worker(command: Sequence[str], cpu: int, **options: Any) -> Iterator[Worker]:
+    """Run a worker for as long as the block lasts; the options are Popen's."""
+    with running(command, cpu, **options) as process:
         yield Worker(process)
 
 

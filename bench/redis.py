@@ -126,18 +126,28 @@ def count(redis: Any, site: Worker, page: str, requests: int = 20) -> Sent:
 @contextmanager
 def server() -> Iterator[str]:
     """Run a redis-server for as long as the block lasts; yield its URL."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder, server_at(port, folder):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+def free_port() -> int:
+    """Return one that nothing listens at."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    url = f"redis://127.0.0.1:{port}/0"
-    with tempfile.TemporaryDirectory() as folder, Redis.from_url(url) as client:
-        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, "--save", ""]
-        with running([*command, "--logfile", "log"], SERVER_CPU) as process:
-            until = time.monotonic() + STARTING
-            while not _answers(client):
-                if process.poll() is not None or time.monotonic() > until:
-                    raise RuntimeError("redis-server does not start")
-                time.sleep(0.01)
-            yield url
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def server_at(port: int, folder: str) -> Iterator[Any]:
+    """Run a redis-server, which has what was SAVEd in the folder, for as long as the block lasts; yield a client."""
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, "--save", ""]
+    with Redis(port=port) as client, running([*command, "--logfile", "log"], SERVER_CPU) as process:
+        until = time.monotonic() + STARTING
+        while not _answers(client):
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError("redis-server does not start")
+            time.sleep(0.01)
+        yield client
 
 
 def _answers(client: Any) -> bool:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import candidates, floor, http
-from .candidates import FLOOR
+from . import candidates, floor
+from .candidates import BARE, FLOOR
 from .inprocess import NO_IDS, PEERS_IN_MEMORY, SCENARIOS
 from .plots import Bar, bars
 
 ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "docs/compared.md", "docs/performance.md")
 OURS = "minisession"
 NONE = "-"
 NOISY = 0.1  # of the median: where the quartiles are farther apart, the figure gets a "~"
@@ -107,10 +108,10 @@ def _part_of(file: str) -> str:
 # Tables
 
 
-def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
-    """Return Markdown; all columns but the first are figures."""
+def table(head: Iterable[object], rows: Iterable[Iterable[object]], align: str = "--:") -> str:
+    """Return Markdown; all columns but the first are figures, or aligned otherwise."""
     lines = [[str(cell) for cell in row] for row in (head, *rows)]
-    lines.insert(1, ["---", *["--:"] * (len(lines[0]) - 1)])
+    lines.insert(1, ["---", *[align] * (len(lines[0]) - 1)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -208,9 +209,9 @@ def added(insitu: Results) -> Added:
     """Return it, always compared with the app without sessions in the same round."""
     return {
         name: {
-            page: [with_ - without for with_, without in zip(rounds, took[http.BARE], strict=True)]
+            page: [with_ - without for with_, without in zip(rounds, took[BARE], strict=True)]
             for page, rounds in took.items()
-            if page != http.BARE
+            if page != BARE
         }
         for name, took in insitu["rounds"].items()
     }
@@ -234,10 +235,10 @@ def insitu_tables(result: Results) -> dict[str, str]:
         return NONE if value is None else f"{value:.2f}"
 
     rows = []
-    for name, took in result["rounds"].items():
+    for name in candidates.in_order(costs):
         cells = (f"{figure(costs[name][page])} ({ratio(name, FLOOR, page)})" for page in pages)
         shares = (ratio(OURS, name, page) for page in pages)
-        rows.append([candidates.TITLES[name], figure(took[http.BARE]), *cells, *shares])
+        rows.append([candidates.TITLES[name], figure(result["rounds"][name][BARE]), *cells, *shares])
     head = ["µs (times the floor)", "without sessions", *pages, *(f"{page}: minisession takes of it" for page in pages)]
     return {"costs": table(head, rows)}
 
@@ -298,6 +299,44 @@ def _tilde(row: Mapping[str, Any]) -> str:
     return "~" if row["spread"] > NOISY else ""
 
 
+def keeps_tables(result: Results) -> dict[str, str]:
+    """Return the table of what each library keeps."""
+    peers = ((name, result["found"][name]) for name in candidates.in_order(result["found"]))
+    rows = [
+        [
+            candidates.TITLES[name],
+            "both stay" if found["overlap"]["slow_write"]["first"] else "**the first is lost**",
+            "it stays" if found["overlap"]["slow_read"]["first"] else "**it is undone**",
+            _after_logout(found["logout"]),
+            *_in_an_outage(found.get("down")),
+        ]
+        for name, found in peers
+    ]
+    head = [
+        "", "two requests write different keys", "one writes while another reads",
+        "logout while a request is under way", "store down: other pages", "store down: pages with a session",
+    ]  # fmt: skip
+    return {"table": table(head, rows, align="---")}
+
+
+def _after_logout(found: Mapping[str, Any]) -> str:
+    """Return whether the session ended, and if not, for whom it is there."""
+    requests = {"writes": found["slow_write"], "reads": found["slow_read"]}
+    for who, text in (("browser", "**logged in again**"), ("copy", "**the old cookie works again**")):
+        if again := [page for page, after in requests.items() if after[who]]:
+            return f"{text} by one that {' or '.join(again)}"
+    return "logged out"
+
+
+def _in_an_outage(found: Mapping[str, Any] | None) -> list[str]:
+    if found is None:
+        return ["no store", "no store"]
+    answers = {200: "answered", 500: "**500**"}
+    shown = found["show"]
+    with_session = "**200, with an empty session**" if shown["empty"] else str(shown["status"])
+    return [answers[found["untouched"]["status"]], with_session + "; **the cookie is gone**" * (not shown["back"])]
+
+
 def machine(result: Results) -> str:
     """Return when and on what a part was measured."""
     about = result["about"]
@@ -313,15 +352,9 @@ def machine(result: Results) -> str:
 
 
 def fill(page: str, blocks: Mapping[str, str]) -> str:
-    """Return the page with each block between its markers; markers of what was not measured keep what they have.
-
-    Raises:
-        ValueError: a block has no markers.
-    """
+    """Return the page with each block between its markers, where it has them; others keep what they have."""
     for name, block in blocks.items():
         marked = re.compile(rf"(?<=<!-- bench:{name} -->\n).*?(?=<!-- /bench -->)", re.S)
-        if not marked.search(page):
-            raise ValueError(f"the page has no <!-- bench:{name} -->")
         page = marked.sub(f"\n{block}\n\n".replace("\\", r"\\"), page, count=1)
     return page
 
@@ -329,6 +362,7 @@ def fill(page: str, blocks: Mapping[str, str]) -> str:
 def blocks(part: str, result: Results) -> dict[str, str]:
     """Return a part's tables, and on what it was measured, by the names of their markers."""
     tables = {
+        "keeps": keeps_tables,
         "inprocess": inprocess_tables,
         "insitu": insitu_tables,
         "http": http_tables,
@@ -344,13 +378,22 @@ def text(part: str, result: Results) -> str:
 
 
 def write(results: Results, root: Path = ROOT) -> None:
-    """Bring the page up to date, its drawings, and README's sentence."""
-    page, readme = root / "docs" / "performance.md", root / "README.md"
+    """Bring the pages up to date, the drawings, and README's sentence.
+
+    Raises:
+        ValueError: a block has no markers on any page.
+    """
+    pages = {root / name: (root / name).read_text() for name in PAGES}
     found = {name: block for part, result in results.items() for name, block in blocks(part, result).items()}
-    page.write_text(fill(page.read_text(), found))
+    for name in found:
+        if not any(f"<!-- bench:{name} -->" in page for page in pages.values()):
+            raise ValueError(f"no page has <!-- bench:{name} -->")
+    for path, page in pages.items():
+        path.write_text(fill(page, found))
     for part, result in results.items():
         draw(part, result, root / "docs" / "images")
     if "insitu" in results:
+        readme = root / "README.md"
         readme.write_text(re.sub(SENTENCE, sentence(results["insitu"]), readme.read_text()))
 
 

@@ -17,7 +17,7 @@ from bench.inprocess import SCENARIOS
 from bench.processes import Worker
 from bench.worker import Site
 
-from ..support.pages import DOCS, ROOT
+from ..support.pages import ROOT
 from ..support.tools import need_module
 
 
@@ -117,7 +117,7 @@ def test_under_a_server_costs_are_compared_within_a_round() -> None:
     }
     rows = report.insitu_tables(result)["costs"].splitlines()
     assert rows[2] == "| minisession | 2.00~ | 10.0~ (2.50) | - |"
-    assert rows[3] == "| Django, cache | 50.0~ | 25.0~ (5.00) | 0.50 |"
+    assert rows[4] == "| Django, cache | 50.0~ | 25.0~ (5.00) | 0.50 |"
     assert report.sentence(result) == "25 % of what it does with Beaker and 50 % of what it does with Django"
     assert re.fullmatch(report.SENTENCE, report.sentence(result))
 
@@ -135,19 +135,63 @@ def test_only_what_is_between_its_markers_is_replaced(before: str) -> None:
     assert report.fill(page, {"a": r"new \1"}) == page
 
 
-def test_a_table_without_a_place_is_an_error() -> None:
-    with pytest.raises(ValueError, match="bench:c"):
-        report.fill(PAGE, {"c": "new"})
+def test_a_table_without_a_place_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    for name in report.PAGES:
+        (tmp_path / name).write_text(PAGE)
+    with pytest.raises(ValueError, match="bench:inprocess-machine"):
+        report.write({"inprocess": measured(minisession=OURS)}, tmp_path)
+    assert all((tmp_path / name).read_text() == PAGE for name in report.PAGES)
 
 
-def test_the_page_is_made_of_the_results_that_are_committed() -> None:
-    """Run ``python -m bench report`` where it is not."""
-    page = (DOCS / "performance.md").read_text()
-    places = re.findall("<!-- bench:(.*) -->", page)
-    for part, result in json.loads((ROOT / "bench" / "results.json").read_text()).items():
-        blocks = report.blocks(part, result)
+def test_the_pages_are_made_of_the_results_that_are_committed() -> None:
+    """Run ``python -m bench report`` where they are not."""
+    results = json.loads((ROOT / "bench" / "results.json").read_text())
+    blocks = {name: block for part, result in results.items() for name, block in report.blocks(part, result).items()}
+    places = set()
+    for name in report.PAGES:
+        page = (ROOT / name).read_text()
         assert report.fill(page, blocks) == page
-        assert {place for place in places if place.startswith(f"{part}-")} == set(blocks)
+        places.update(re.findall("<!-- bench:(.*) -->", page))
+    assert places == set(blocks)
+
+
+KEPT: dict[str, Any] = {
+    "overlap": {"slow_write": {"first": True, "slow": True}, "slow_read": {"first": True, "slow": False}},
+    "logout": {page: {"status": 200, "browser": False, "copy": False} for page in ("slow_write", "slow_read")},
+    "down": {
+        page: {"status": status, "empty": False, "back": True}
+        for page, status in (("untouched", 200), ("show", 503), ("write", 503))
+    },
+}
+
+
+def changed(found: Any, path: str, value: object) -> Any:
+    """Return findings of which one is another."""
+    key, _, rest = path.partition(".")
+    return {**found, key: changed(found[key], rest, value) if rest else value}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "column", "cell"),
+    [
+        ("overlap.slow_write.first", True, 1, "both stay"),
+        ("overlap.slow_write.first", False, 1, "**the first is lost**"),
+        ("overlap.slow_read.first", True, 2, "it stays"),
+        ("overlap.slow_read.first", False, 2, "**it is undone**"),
+        ("logout.slow_read.copy", False, 3, "logged out"),
+        ("logout.slow_read.copy", True, 3, "**the old cookie works again** by one that reads"),
+        ("logout.slow_write.browser", True, 3, "**logged in again** by one that writes"),
+        ("down.untouched.status", 200, 4, "answered"),
+        ("down.untouched.status", 500, 4, "**500**"),
+        ("down.show.status", 503, 5, "503"),
+        ("down.show.empty", True, 5, "**200, with an empty session**"),
+        ("down.show.back", False, 5, "503; **the cookie is gone**"),
+    ],
+)
+def test_the_comparison_says_what_was_found(path: str, value: object, column: int, cell: str) -> None:
+    rows = report.keeps_tables({"found": {"beaker": changed(KEPT, path, value)}})["table"].splitlines()
+    assert rows[2].split(" | ")[column].removesuffix(" |") == cell
 
 
 def test_drawings_say_what_they_show_in_the_colour_of_the_page(tmp_path: Path) -> None:

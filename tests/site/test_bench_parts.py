@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ..support.pages import ROOT
 from ..support.tools import need_folder, need_module, need_program
 
 psutil = need_module("psutil")
@@ -17,7 +18,7 @@ need_module("pyperf")
 need_module("waitress")
 client = need_module("redis")
 
-from bench import candidates, driving, http, insitu, memory, peers, redis, timing  # noqa: E402  # after need_module
+from bench import candidates, driving, http, insitu, keeps, memory, peers, redis, timing  # noqa: E402  # after need_module
 from bench.processes import Worker, python, running, worker  # noqa: E402  # after need_module
 
 WRK = """\
@@ -244,6 +245,38 @@ def test_in_situ_requests_that_were_not_measured_are_no_measurement(monkeypatch:
     server = http.Server(1, psutil.Process())
     with pytest.raises(RuntimeError, match="wrk has sent 1000 requests, and 900 were measured"):
         insitu.measure(http.Site(server, server, []), "read")
+
+
+@pytest.mark.parametrize(
+    ("set_cookie", "removed"),
+    [
+        ("a=b; Path=/", False),
+        ("a=b; Max-Age=10; Expires=Thu, 01 Jan 1970 00:00:00 GMT", False),
+        ("a=b; expires=Thu, 01 Jan 2970 00:00:00 GMT; Path=/", False),
+        ("a=b; Max-Age=0", True),
+        ("a=b; expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; Path=/", True),
+        ("a=b; expires=Thu, 01-Jan-1970 00:00:00 GMT", True),
+    ],
+)
+def test_a_cookie_that_has_expired_is_removed(set_cookie: str, removed: bool) -> None:
+    assert keeps.removes(set_cookie) is removed
+
+
+def test_what_each_keeps_is_what_the_pages_say() -> None:
+    """All of it is found again, with the packages that are installed here; run ``python -m bench keeps`` if not."""
+    need_program("redis-server")
+    for module in ("beaker", "django", "flask_session", "cachelib"):
+        need_module(module)
+    committed = json.loads((ROOT / "bench" / "results.json").read_text())["keeps"]["found"]
+    assert keeps.run("quick")["found"] == committed
+    assert committed["minisession"] == {
+        "overlap": {"slow_write": {"first": True, "slow": True}, "slow_read": {"first": True, "slow": False}},
+        "logout": {page: {"status": 200, "browser": False, "copy": False} for page in keeps.SLOW},
+        "down": {
+            page: {"status": status, "empty": False, "back": True}
+            for page, status in zip(keeps.DOWN, (200, 503, 503), strict=True)
+        },
+    }
 
 
 def test_a_process_ends_with_its_block() -> None:
