@@ -11,6 +11,7 @@ import resource
 import signal
 import sqlite3
 import stat
+import subprocess
 import sys
 import tempfile
 import threading
@@ -25,7 +26,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -35,7 +36,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from minisession import ListingStore, StoreUnavailable
 from minisession.lifecycle import new_id
 from minisession.stores import sqlite, sqlite_file
-from minisession.stores.base import TOMBSTONE
+from minisession.stores.base import TOMBSTONE, TOMBSTONE_LIFE
 from minisession.stores.sqlite import BATCH, FREED_PER_CREATE, SQLiteStore
 from minisession.stores.sqlite_file import SQLiteFile
 
@@ -167,6 +168,104 @@ class TestVerbs:
         assert len(listed) == len(set(listed))
         assert {f"{n}" for n in range(0, size, 2)} <= set(listed)
 
+    def test_a_rotated_session_keeps_its_place_and_the_tombstone_lasts_15_seconds(
+        self, store: SQLiteStore, path: Path, clock: Clock
+    ) -> None:
+        for id in "ab":
+            store.create(id, b"data", inf, "ann")
+        assert store.rotate("a", b"data", "c", b"new", LATER, "ann", inherits=True)
+        assert list(store.ids("ann")) == list(store.ids()) == ["c", "b"]
+        assert store.load("a") == (TOMBSTONE, clock() + 15)
+        with sql(path) as db:
+            assert db.execute("SELECT user, heir FROM sessions WHERE id = 'a'").fetchall() == [(None, "c")]
+        clock.advance(15)
+        assert (store.load("a"), store.heir("a")) == (None, None)
+
+    def test_a_rotation_that_is_refused_changes_no_row(self, store: SQLiteStore, path: Path, clock: Clock) -> None:
+        store.create("a", b"data", LATER, "ann")
+        store.create("taken", b"other", LATER)
+        store.create("gone", b"data", clock() + 1)
+        store.create("moved", b"data", LATER)
+        assert store.rotate("moved", b"data", "heir", b"data", LATER, inherits=True)
+        clock.advance(1)
+        for old, seen, new in [
+            ("a", b"other", "new"),
+            ("a", b"", "new"),
+            ("a", b"data", "taken"),
+            ("a", b"data", "moved"),
+            ("a", b"data", "a"),
+            ("gone", b"data", "new"),
+            ("absent", b"data", "new"),
+            ("moved", b"", "new"),
+        ]:
+            assert not store.rotate(old, seen, new, b"new", LATER, "bob", inherits=True)
+        assert [(id, store.load(id)) for id in store.ids()] == [
+            ("a", (b"data", LATER)),
+            ("taken", (b"other", LATER)),
+            ("heir", (b"data", LATER)),
+        ]
+        assert list(store.ids("bob")) == []
+
+    def test_a_new_id_may_be_one_that_has_expired_and_is_not_yet_freed(
+        self, store: SQLiteStore, path: Path, clock: Clock
+    ) -> None:
+        for n in range(20):
+            store.create(f"{n}", b"old", clock() + n + 1, "bob")
+        store.create("a", b"data", LATER)
+        clock.advance(20)
+        assert store.rotate("a", b"data", "19", b"new", LATER, "ann", inherits=True)
+        assert store.load("19") == (b"new", LATER)
+        assert rows(path) == 2 + 20 - 1 - FREED_PER_CREATE  # which a rotation frees as well
+
+    def test_an_heir_is_forgotten_with_its_tombstone(self, store: SQLiteStore, clock: Clock) -> None:
+        """Or the end of a later session of this id would end the heir."""
+        store.create("a", b"data", LATER)
+        store.rotate("a", b"data", "b", b"data", LATER, inherits=True)
+        clock.advance(15)
+        assert store.create("a", b"data", LATER)
+        assert store.heir("a") is None
+        assert store.rotate("a", b"data", "c", b"data", LATER, inherits=False)
+        assert store.heir("a") is None
+
+    def test_no_rotation_hides_a_session_from_a_listing(
+        self, store: SQLiteStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Before the listing has met it or after, once or often, however long ago: tombstones may be freed by now."""
+        monkeypatch.setattr(sqlite, "BATCH", 3)
+        rng = random.Random(8)
+        for turn in range(60):
+            user = ("ann", None)[turn % 2]
+            store.clear()
+            ids = {n: [f"{turn}.{n}"] for n in range(12)}  # that each session has had since the call began
+            for n in ids:
+                store.create(ids[n][0], b"data", LATER, "ann")
+            listed = []
+            for id in store.ids(user):
+                listed.append(id)
+                for _ in range(rng.randrange(4)):
+                    n = rng.randrange(12)
+                    new = f"{ids[n][-1]}'"
+                    assert store.rotate(ids[n][-1], b"data", new, b"data", LATER, "ann", inherits=True)
+                    ids[n].append(new)
+                if rng.random() < 0.3:
+                    clock.advance(15)
+                    store.purge()
+            assert len(listed) == len(set(listed)) == 12  # and none is met twice
+            assert all(set(listed) & set(had) for had in ids.values())
+
+    def test_a_listing_ends_although_a_session_is_rotated_at_every_step(
+        self, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sqlite, "BATCH", 1)
+        for id in "ab":
+            store.create(id, b"data", LATER, "ann")
+        current = "b"
+        for n, _ in enumerate(store.ids("ann")):
+            assert n < 2
+            store.rotate(current, b"data", f"b{n}", b"data", LATER, "ann", inherits=True)
+            store.create(f"new {n}", b"data", LATER, "ann")
+            current = f"b{n}"
+
     def test_it_is_a_listing_store(self, store: SQLiteStore) -> None:
         listing: ListingStore = store  # mypy is the test
         assert list(listing.ids()) == []
@@ -176,14 +275,21 @@ class TestVerbs:
             sqlite.CREATE: "",
             sqlite.EXPIRED: "USING INDEX sessions_by_expiry (expires_at<?)",
             sqlite.FREE: "USING INTEGER PRIMARY KEY (rowid=?)",
-            sqlite.IDS: "USING INTEGER PRIMARY KEY (rowid>?)",
-            sqlite.IDS_OF_USER: "USING INDEX sessions_by_user (user=? AND rowid>?)",
+            sqlite.IDS: "USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+            sqlite.IDS_OF_USER: "USING INDEX sessions_by_user (user=? AND rowid>? AND rowid<?)",
+            sqlite.UP_TO: "USING INTEGER PRIMARY KEY (rowid<?)",
+            sqlite.BURY: "",
         }
-        for statement in (sqlite.LOAD, sqlite.REPLACE, sqlite.TOUCH, sqlite.DELETE):
-            expected[statement] = "USING INDEX sqlite_autoindex_sessions_1 (id=?)"
+        by_id = "USING INDEX sqlite_autoindex_sessions_1 (id=?)"
+        for statement in (sqlite.LOAD, sqlite.REPLACE, sqlite.TOUCH, sqlite.DELETE, sqlite.VACATE, sqlite.HEIR):
+            expected[statement] = by_id
         for statement, index in expected.items():
             with sql(path) as db:
                 plan = db.execute(f"EXPLAIN QUERY PLAN {statement}", (1,) * statement.count("?")).fetchall()
+                (newest,) = db.execute(f"EXPLAIN QUERY PLAN {sqlite.NEWEST}").fetchall()
+                steps = db.execute(f"EXPLAIN QUERY PLAN {sqlite.RENAME}", (1,) * 7).fetchall()
+            assert "SEARCH" in newest[3]  # one step, at the end of the table
+            assert not [step for *_, step in steps if "SCAN" in step]
             assert [step.replace("TABLE ", "") for *_, step in plan] == ([f"SEARCH sessions {index}"] if index else [])
 
 
@@ -225,6 +331,27 @@ class TestExpiry:
             store.create(f"{n}", (b"data", b"data", TOMBSTONE)[n % 3], (LATER, inf)[n % 2], "ann")
         assert store.clear() == (BATCH + 1) * 2 // 3
         assert (store.clear(), rows(path)) == (0, 0)
+
+    def test_clear_ends_what_was_live_when_it_began_whatever_is_rotated_meanwhile(
+        self, store: SQLiteStore, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And neither counts what had expired nor ends what began later."""
+        for n in range(3 * BATCH):
+            store.create(f"{n}", b"data", clock() + 1 if n % 3 else LATER, "ann")
+        clock.advance(1)
+        other = SQLiteStore(path, clock=clock, timeout=0)
+        pauses = []
+
+        def others(seconds: float) -> None:
+            pauses.append(seconds)
+            last = f"{3 * BATCH - 3}" + "'" * (len(pauses) - 1)
+            assert other.rotate(last, b"data", f"{last}'", b"data", LATER, "ann", inherits=True)
+            assert other.create(f"new {len(pauses)}", b"data", LATER)
+
+        monkeypatch.setattr(sqlite, "time", SimpleNamespace(sleep=others))
+        assert store.clear() == BATCH
+        assert len(pauses) == 2
+        assert sorted(store.ids()) == ["new 1", "new 2"]
 
     def test_cleaning_up_does_not_take_a_session_that_was_touched_just_before(self, path: Path, clock: Clock) -> None:
         """T7: also where the clocks of two processes differ, and one of them has seen it expire."""
@@ -358,7 +485,7 @@ class TestFile:
     @pytest.mark.parametrize(
         ("statements", "named"),
         [
-            ([f"PRAGMA application_id = {sqlite.APPLICATION_ID}", "PRAGMA user_version = 2"], "upgrade minisession"),
+            ([f"PRAGMA application_id = {sqlite.APPLICATION_ID}", "PRAGMA user_version = 3"], "upgrade minisession"),
             (["CREATE TABLE django_session (x)"], "another program's"),
             (["PRAGMA user_version = 1"], "another program's"),
             (["PRAGMA application_id = 7"], "another program's"),
@@ -415,6 +542,19 @@ def somebody_else(folder: str) -> Iterator[None]:
         os.seteuid(0)
 
 
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Mount a file system of 4 MB; skip where that is not allowed."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root of a Linux machine can mount a small file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
 class TestTrouble:
     @pytest.mark.parametrize("timeout", [{"timeout": 0.05}, {}])
     def test_Q1_a_locked_database_costs_a_second_at_most_and_readers_nothing(self, path: Path, timeout: Any) -> None:
@@ -430,13 +570,6 @@ class TestTrouble:
             assert store.load("id") == (b"data", LATER)
             other.execute("COMMIT")
         assert store.replace("id", b"data", b"new", LATER)
-
-    def test_Q1_a_database_that_is_locked_from_the_start_is_no_mistake_of_the_caller(self, path: Path) -> None:
-        SQLiteStore(path)
-        with sql(path) as other:
-            other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(StoreUnavailable, match="database is locked"):
-                SQLiteStore(path, timeout=0)
 
     def test_Q1_a_page_that_only_reads_works_while_the_database_is_locked(self, path: Path, clock: Clock) -> None:
         site = Site(store=SQLiteStore(path, timeout=0, clock=clock), clock=clock)
@@ -470,10 +603,9 @@ class TestTrouble:
     def test_Q3_a_full_disk_is_reported_and_forgiven(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         connect = SQLiteFile._connect
 
-        def small(file: SQLiteFile) -> sqlite3.Connection:
-            db = connect(file)
-            db.execute("PRAGMA max_page_count = 16")
-            return db
+        def small(file: SQLiteFile, call: sqlite_file._Call) -> None:
+            connect(file, call)
+            call.connection[0].execute("PRAGMA max_page_count = 16")
 
         store = SQLiteStore(path)
 
@@ -495,6 +627,16 @@ class TestTrouble:
             assert is_sound(path)
 
         assert ended_well(fork(limited))
+
+    def test_Q3_a_disk_that_is_full_is_reported_and_forgiven(self, tmp_path: Path) -> None:
+        """A real one: a file system of 4 MB, which another program fills."""
+        with small_disk(tmp_path / "disk") as disk:
+            store = SQLiteStore(disk / "sessions.db")
+            store.load("id")
+            (disk / "log").write_bytes(b"x" * 3_000_000)
+            self.fill_and_recover(store, (disk / "log").unlink, "database or disk is full")
+            assert is_sound(disk / "sessions.db")
+            store.close()
 
     def fill_and_recover(self, store: SQLiteStore, make_room: Callable[[], object], named: str) -> None:
         store.create("kept", b"data", LATER, "ann")
@@ -583,10 +725,10 @@ class TestTrouble:
 
             return work
 
-        (connection,) = store._file._idle
+        (connection,) = store._file._own()
         with pytest.raises(StoreUnavailable, match="full"):
             store._file.write(failing(sqlite3.OperationalError("full")))
-        assert store._file._idle == [connection]  # there might be no room to open another
+        assert store._file._own() == [connection]  # there might be no room to open another
         for error in (KeyboardInterrupt(), ZeroDivisionError()):
             with pytest.raises(type(error)):
                 store._file.write(failing(error))
@@ -619,8 +761,9 @@ class TestTrouble:
             locking.create("id", b"data", LATER)
             locking.replace("id", b"data", b"new", LATER)
             locking.touch("id", b"new", LATER)
-            locking.delete("id")
-            assert len(asked) == 4
+            locking.rotate("id", b"new", "other", b"new", LATER, inherits=True)
+            locking.delete("other")
+            assert len(asked) == 5
 
     def test_an_error_names_neither_session_nor_data(self, store: SQLiteStore, path: Path) -> None:
         with sql(path) as db:
@@ -658,6 +801,37 @@ class TestTrouble:
             assert is_sound(path)
             assert found in (carried_out(plan[:done], before), carried_out(plan[: done + 1], before))
             before = found
+
+    def test_Q4_a_process_killed_at_any_moment_has_rotated_a_session_or_has_not(self, path: Path) -> None:
+        """Neither two live ids nor none; and every old one leads to it."""
+        SQLiteStore(path, clock=lambda: 0.0).create("0", b"data", LATER, "ann")
+        last = 0
+        for turn in range(KILLS // 4):
+            reading, writing = os.pipe()
+            pid = fork(partial(rotate_on_and_on, path, last, writing, ("FULL", "NORMAL")[turn % 2]))
+            os.close(writing)
+            done = len(os.read(reading, 1))
+            time.sleep(random.Random(turn).uniform(0, 0.008))
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            while acknowledged := os.read(reading, 1000):
+                done += len(acknowledged)
+            os.close(reading)
+
+            store = SQLiteStore(path, clock=lambda: 0.0)
+            (live,) = store.ids("ann")
+            assert int(live) - last in (done, done + 1)
+            last = int(live)
+            assert [store.heir(f"{n}") for n in range(last + 1)] == [*(f"{n + 1}" for n in range(last)), None]
+            store.close()
+            assert is_sound(path)
+
+
+def rotate_on_and_on(path: Path, last: int, acknowledged: int, synchronous: str) -> None:
+    store = SQLiteStore(path, synchronous=synchronous, clock=lambda: 0.0)
+    for n in range(last, last + 1000):
+        assert store.rotate(f"{n}", b"data", f"{n + 1}", b"data", LATER, "ann", inherits=True)
+        os.write(acknowledged, b".")
 
 
 Plan = list[tuple[str, bytes]]  # ids, and what to make their records; short ones delete
@@ -703,9 +877,9 @@ class TestThreads:
         connections = []
         connect = SQLiteFile._connect
 
-        def counted(file: SQLiteFile) -> sqlite3.Connection:
-            connections.append(connect(file))
-            return connections[-1]
+        def counted(file: SQLiteFile, call: sqlite_file._Call) -> None:
+            connect(file, call)
+            connections.append(call.connection[0])
 
         monkeypatch.setattr(SQLiteFile, "_connect", counted)
         for _ in range(3):
@@ -732,7 +906,7 @@ class TestThreads:
             go_on.set()
             assert call.result(30) == [(1,)]
             closing.result(30)
-        assert store._file._idle == []
+        assert store._file._own() == []
 
 
 class TestProcesses:
@@ -847,22 +1021,30 @@ class TestProcesses:
         """As in uWSGI: a connection's close in the child could delete the log of others."""
         store = SQLiteStore(path)
         store.create("id", b"data", LATER)
-        inherited = store._file._idle[0]
+        inherited = store._file._own()[0]
         monkeypatch.setattr(os, "getpid", lambda: -1)
         assert store.load("id") == (b"data", LATER)
-        assert inherited not in store._file._idle
+        assert inherited not in store._file._own()
         store.close()
+        del store
+        assert sqlite_file._inherited.pop() is inherited
         monkeypatch.undo()
         assert inherited.execute("SELECT 1").fetchall() == [(1,)]
-        assert sqlite_file._inherited.pop() is inherited
         inherited.close()
 
 
 IDS = st.sampled_from("abc")
 USERS = st.sampled_from([None, "ann"])
-DATA = st.sampled_from([b"1", b"2", TOMBSTONE])
-OTHER = st.none() | DATA  # None: what is there
+DATA = st.sampled_from([b"1", b"2"])
+OTHER = st.none() | st.sampled_from([b"1", b"2", TOMBSTONE])  # None: what is there
 LIVES = st.sampled_from([-1.0, 0.0, 15.0, HOUR, inf])
+
+
+class Record(NamedTuple):
+    data: bytes
+    expires_at: float
+    user: str | None = None
+    heir: str | None = None
 
 
 class Model(RuleBasedStateMachine):
@@ -874,7 +1056,7 @@ class Model(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         path = Path(self.folder.name, "sessions.db")
         self.stores = [SQLiteStore(path, clock=self.clock, synchronous="NORMAL") for _ in range(2)]
-        self.records: dict[str, tuple[bytes, float, str | None]] = {}  # may have expired, like the file's
+        self.records: dict[str, Record] = {}  # may have expired, like the file's
 
     def teardown(self) -> None:
         for store in self.stores:
@@ -886,47 +1068,59 @@ class Model(RuleBasedStateMachine):
         self.stores.reverse()
         return self.stores[0]
 
-    def live(self, id: str) -> tuple[bytes, float, str | None] | None:
+    def live(self, id: str) -> Record | None:
         record = self.records.get(id)
-        return record if record is not None and record[1] > self.clock() else None
+        return record if record is not None and record.expires_at > self.clock() else None
 
     def guess(self, id: str, other: bytes | None) -> tuple[bytes, bool]:
-        """Return bytes that may be the record's, and whether they are."""
+        """Return bytes that may be the record's, and whether they are a session's."""
         record = self.live(id)
-        seen = other if other is not None else record[0] if record else b"1"
-        return seen, record is not None and record[0] == seen
+        seen = other if other is not None else record.data if record else b"1"
+        return seen, record is not None and record.data == seen != TOMBSTONE
 
     @rule(id=IDS)
     def load(self, id: str) -> None:
         record = self.live(id)
         assert self.store.load(id) == (record[:2] if record else None)
+        assert self.store.heir(id) == (record.heir if record else None)
 
     @rule(id=IDS, data=DATA, life=LIVES, user=USERS)
     def create(self, id: str, data: bytes, life: float, user: str | None) -> None:
         free = self.live(id) is None
         assert self.store.create(id, data, self.clock() + life, user) == free
         if free:
-            self.records[id] = data, self.clock() + life, user
+            self.records[id] = Record(data, self.clock() + life, user)
 
     @rule(id=IDS, other=OTHER, data=DATA, life=LIVES, user=USERS)
     def replace(self, id: str, other: bytes | None, data: bytes, life: float, user: str | None) -> None:
         seen, same = self.guess(id, other)
         assert self.store.replace(id, seen, data, self.clock() + life, user) == same
         if same:
-            self.records[id] = data, self.clock() + life, user
+            self.records[id] = Record(data, self.clock() + life, user)
 
     @rule(id=IDS, other=OTHER, life=LIVES, user=USERS)
     def touch(self, id: str, other: bytes | None, life: float, user: str | None) -> None:
         seen, same = self.guess(id, other)
         assert self.store.touch(id, seen, self.clock() + life, user) == same
         if same:
-            self.records[id] = seen, self.clock() + life, user
+            self.records[id] = Record(seen, self.clock() + life, user)
+
+    @rule(old=IDS, other=OTHER, new=IDS, data=DATA, life=LIVES, user=USERS, inherits=st.booleans())
+    def rotate(
+        self, old: str, other: bytes | None, new: str, data: bytes, life: float, user: str | None, inherits: bool
+    ) -> None:
+        seen, same = self.guess(old, other)
+        done = same and self.live(new) is None
+        assert self.store.rotate(old, seen, new, data, self.clock() + life, user, inherits=inherits) == done
+        if done:
+            self.records[new] = Record(data, self.clock() + life, user)
+            self.records[old] = Record(TOMBSTONE, self.clock() + TOMBSTONE_LIFE, None, new if inherits else None)
 
     @rule(id=IDS)
     def delete(self, id: str) -> None:
-        live = self.live(id) is not None
-        assert self.store.delete(id) == live
-        if live:
+        record = self.live(id)
+        assert self.store.delete(id) == bool(record and record.data)
+        if record and record.data:
             del self.records[id]
 
     @rule(seconds=st.sampled_from([0.25, 15.0, HOUR]))
@@ -940,13 +1134,12 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def clear(self) -> None:
-        self.store.purge()
         assert self.store.clear() == len(self.sessions())
         self.records.clear()
 
     def sessions(self, user: str | None = None) -> list[str]:
-        live = {id: record for id in self.records if (record := self.live(id)) and record[0]}
-        return sorted(id for id in live if user in (None, live[id][2]))
+        live = {id: record for id in self.records if (record := self.live(id)) and record.data}
+        return sorted(id for id in live if user in (None, live[id].user))
 
     @invariant()
     def both_list_the_same(self) -> None:
