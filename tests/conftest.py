@@ -13,7 +13,7 @@ settings.load_profile("no deadline")
 COUNTED = pytest.StashKey[list[str]]()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def count(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Show a line at the end of the run."""
     return pytestconfig.stash.setdefault(COUNTED, []).append

@@ -1,4 +1,4 @@
-"""The demo, and the default cookie, in a real Chromium.
+"""The demo in Chromium: what everybody can use, and what it looks like.  What it does is in test_engines.py.
 
 ``python -m tests.demo.test_browser docs/images`` makes the documentation's screenshots.
 """
@@ -6,71 +6,21 @@
 from __future__ import annotations
 
 import os
-import re
-import socket
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 
 import demo.app
-from minisession import SessionMiddleware, get_session
 
-from ..support.browser import SECRET
-from ..support.pages import DOCS, ROOT, blocks
-from ..support.serving import SOON, listens
-from ..support.tools import need_module, need_program
+from ..support.engines.chromium import chromium
+from ..support.serving import serving
+from ..support.tools import need_module
 
-ARGUMENTS = (
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-sync",
-    "--no-first-run",
-)
 DESKTOP = {"width": 1000, "height": 700}
 PHONE = {"width": 360, "height": 740}
-
-
-@contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """Serve ``app`` on a free port of this machine; the value is its address."""
-    sockets: dict[int, Any] = {}
-    server = need_module("waitress.server").create_server(app, host="127.0.0.1", port=0, map=sockets)
-    close_all = need_module("waitress.wasyncore").close_all
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.effective_port}"
-    finally:
-        server.trigger.pull_trigger(lambda: close_all(sockets))  # in its own thread, which then ends
-        thread.join()
-        server.task_dispatcher.shutdown()
-
-
-@contextmanager
-def chromium() -> Iterator[Any]:
-    """Start the system's Chromium; the value is Playwright's browser."""
-    program = need_program("chromium", "chromium-browser", "google-chrome")
-    root = getattr(os, "geteuid", lambda: 1)() == 0
-    with need_module("playwright.sync_api").sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program,
-            args=[*ARGUMENTS, *(["--no-sandbox"] if root else [])],
-            ignore_default_args=["--disable-back-forward-cache"],  # people's browsers have it: try the back button so
-        )
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -104,129 +54,18 @@ def click(page: Any, role: str, name: str) -> None:
         page.get_by_role(role, name=name).click()
 
 
-def views(page: Any) -> int:
-    return int(page.locator("dt:text-is('Views') + dd code").inner_text())
-
-
-def arrives_at(address: str, cookie: str) -> str:
-    """Return where a client with this cookie, and no browser, ends that asks for the secure place."""
-    with urlopen(Request(f"{address}/secureplace", headers={"Cookie": f"connect.sid={cookie}"})) as answer:
-        url: str = answer.geturl()
-    return url.removeprefix(address)
-
-
-def test_in_a_browser_a_user_logs_in_looks_around_and_logs_out(page: Any, address: str) -> None:
-    """The whole story, with the browser's own cookies, cache and back button."""
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-
-    page.goto(f"{address}/secureplace")
-
-    assert page.url == f"{address}/login"
-    assert page.context.cookies() == []
-    assert complaints == []  # above all none of the Content-Security-Policy
-
-    log_in(page, password="wrong")
-
-    assert page.get_by_role("alert").inner_text() == "That name and password do not match."
-    assert page.get_by_label("Name").input_value() == "admin"
-    await_focus(page, "password")
-    assert page.context.cookies() == []
-
-    log_in(page)
-
-    assert page.url == f"{address}/secureplace"
-    (cookie,) = page.context.cookies()
-    value = cookie["value"]
-    assert re.fullmatch(r"s%3A[A-Za-z0-9_-]{32}\.[A-Za-z0-9%]+", value)
-    assert (cookie["name"], cookie["path"], cookie["sameSite"]) == ("connect.sid", "/", "Lax")
-    assert (cookie["httpOnly"], cookie["secure"], cookie["expires"]) == (True, False, -1)
-    assert page.evaluate("document.cookie") == ""
-
-    before = views(page)
-    page.reload()
-
-    assert views(page) == before + 1
-    assert page.context.cookies() == [cookie]
-    assert arrives_at(address, value) == "/secureplace"
-
-    click(page, "button", "Log out")
-
-    assert page.url == f"{address}/login"
-    assert page.context.cookies() == []
-
-    page.go_back(wait_until="commit")  # a page that comes back whole out of the cache is never loaded
-
-    assert page.url == f"{address}/login"
-    assert "Secure place" not in page.content()
-    assert arrives_at(address, value) == "/login"
-
-
-def test_in_a_browser_a_link_from_another_site_does_not_log_out(page: Any, address: str) -> None:
-    """127.0.0.1 and localhost are two sites; a Lax cookie goes along with a link that is followed."""
-    page.goto(f"{address}/login")
-    log_in(page)
-    elsewhere = address.replace("127.0.0.1", "localhost")
-    page.route(f"{elsewhere}/**", lambda route: route.fulfill(body=f'<a href="{address}/logout">Look!</a>'))
-    page.goto(elsewhere)
-
-    click(page, "link", "Look!")
-
-    assert page.url == f"{address}/logout"
-    assert page.get_by_role("heading").inner_text() == "Log out?"
-    assert len(page.context.cookies()) == 1
-
-    click(page, "button", "Log out")
-
-    assert page.context.cookies() == []
-
-
-def test_in_a_browser_another_sites_form_logs_nobody_in(page: Any, address: str) -> None:
-    """Login CSRF, with the headers that Chromium sends of itself."""
-    elsewhere = address.replace("127.0.0.1", "localhost")
-    fields = '<input name="username" value="admin"><input name="password" value="letmein">'
-    form = f'<form method="post" action="{address}/login">{fields}<button>Win!</button></form>'
-    page.route(f"{elsewhere}/**", lambda route: route.fulfill(body=form, content_type="text/html"))
-    page.goto(elsewhere)
-
-    with page.expect_response(f"{address}/login") as refused:
-        click(page, "button", "Win!")
-
-    assert refused.value.status == 403
-    assert "another site" in page.inner_text("body")
-    assert page.context.cookies() == []
-
-
-def test_the_default_cookie_works_in_development_over_plain_http(page: Any) -> None:
-    """It is Secure; Chromium keeps and sends such cookies for http://127.0.0.1, so nothing needs to be turned off."""
-
-    def counter(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        session = get_session(environ)
-        if environ["PATH_INFO"] == "/":  # and not for the browser's /favicon.ico
-            session["views"] = session.get("views", 0) + 1
-        start_response("200 OK", [("Content-Type", "text/plain")])
-        return [str(session.get("views")).encode()]
-
-    with serving(SessionMiddleware(counter, secret=SECRET)) as address:
-        page.goto(address)
-        first = int(page.inner_text("body"))
-        (cookie,) = page.context.cookies()
-        page.reload()
-        second = int(page.inner_text("body"))
-        page.context.close()
-
-    assert cookie["name"] == "connect.sid"
-    assert cookie["secure"] is True
-    assert second == first + 1
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone_everybody_can_use_every_page(browser: Any, address: str, scheme: str) -> None:
-    """No page scrolls sideways at 360 pixels, and axe-core finds nothing in its way, by day and by night."""
+    """No page scrolls sideways at 360 pixels, and axe-core finds nothing in its way, by day and by night.
+
+    Nor is there a complaint in the console, above all none of the Content-Security-Policy.
+    """
+    complaints: list[str] = []
     axe = need_module("axe_playwright_python.sync_playwright").Axe()
     context = browser.new_context(viewport=PHONE, color_scheme=scheme)
     page = context.new_page()
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
     for path, password in (
         ("/", None),
         ("/nowhere", None),
@@ -244,6 +83,8 @@ def test_on_a_phone_everybody_can_use_every_page(browser: Any, address: str, sch
         assert {"color-contrast", "document-title", "html-has-lang"} <= {rule["id"] for rule in found["passes"]}
         assert page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") == (scheme == "dark")
     context.close()
+    # The statuses are as they should be: 404 for /nowhere, 422 for a wrong password.
+    assert [text for text in complaints if "responded with a status of" not in text] == []
 
 
 def test_the_keyboard_is_enough(page: Any, address: str) -> None:
@@ -275,68 +116,6 @@ def press(page: Any, *keys: str) -> None:
                 page.keyboard.press(key)
         else:
             page.keyboard.press(key)
-
-
-def test_in_two_browsers_one_logs_the_other_out(browser: Any, address: str) -> None:
-    """Both are listed in both, and the button ends the other's session."""
-    one, other = (browser.new_context() for _ in range(2))
-    for context in (one, other):
-        page = context.new_page()
-        page.goto(f"{address}/login")
-        log_in(page)
-    click(page, "link", "Your sessions")
-    assert page.get_by_role("listitem").count() >= 2
-    assert page.get_by_text("This one").count() == 1
-    click(page, "button", "Log out the others")
-    assert page.get_by_role("listitem").count() == 1
-
-    [page] = one.pages
-    page.reload()
-    assert page.url == f"{address}/login"
-    for context in (one, other):
-        context.close()
-
-
-@pytest.fixture
-def behind_nginx() -> Iterator[str]:
-    """Run the command of docs/deployment.md on a free port; the value is its address."""
-    need_program("nginx", "/usr/sbin/nginx")
-    need_program("openssl")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
-    environment = {**os.environ, "PORT": str(port), "PYTHON": sys.executable}
-    [command] = [block.text for block in blocks(DOCS / "deployment.md", "sh") if "tls" in block.text]
-    script = subprocess.Popen(["sh", "-c", f"exec {command}"], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + SOON
-        while not listens(port):
-            assert script.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        yield f"https://localhost:{port}"
-    finally:
-        script.terminate()
-        script.wait(SOON)
-
-
-def test_behind_nginx_the_strictest_cookie_works(browser: Any, behind_nginx: str) -> None:
-    """Chromium refuses a __Host- cookie that is not as it must be: Secure, over TLS, for this host and all of it."""
-    context = browser.new_context(ignore_https_errors=True)  # nobody has signed the certificate
-    page = context.new_page()
-    page.goto(f"{behind_nginx}/secureplace")
-    log_in(page)
-    page.reload()
-
-    assert views(page) == 2
-    assert page.get_by_text("HttpOnly; Path=/; SameSite=Strict; Secure").is_visible()
-    (cookie,) = context.cookies()
-    assert (cookie["name"], cookie["path"], cookie["sameSite"]) == ("__Host-sid", "/", "Strict")
-    assert (cookie["httpOnly"], cookie["secure"], cookie["domain"]) == (True, True, "localhost")
-
-    click(page, "button", "Log out")
-
-    assert context.cookies() == []
-    context.close()
 
 
 def make_screenshots(browser: Any, address: str, folder: Path) -> None:

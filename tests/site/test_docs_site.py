@@ -16,8 +16,9 @@ import pytest
 
 import minisession
 
-from ..demo.test_browser import chromium, serving
+from ..support.engines.chromium import chromium
 from ..support.pages import DOCS, ROOT, blocks
+from ..support.serving import serving
 from ..support.tools import need_module
 
 need_module("mkdocs")

@@ -1,4 +1,4 @@
-"""Servers in processes of their own."""
+"""Servers: in processes of their own, and in a thread of this one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from .tools import need_module
 
 ROOT = Path(__file__).parents[2]
 SOON = 20  # seconds, within which a process is up
@@ -45,3 +49,19 @@ def listens(port: int) -> bool:
     except ConnectionRefusedError:
         return False
     return True
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """Serve ``app`` on a free port of this machine; the value is its address."""
+    sockets: dict[int, Any] = {}
+    server = need_module("waitress.server").create_server(app, host="127.0.0.1", port=0, map=sockets)
+    close_all = need_module("waitress.wasyncore").close_all
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.effective_port}"
+    finally:
+        server.trigger.pull_trigger(lambda: close_all(sockets))  # in its own thread, which then ends
+        thread.join()
+        server.task_dispatcher.shutdown()

@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 import pytest
 
 
-def need_program(*names: str) -> str:
-    """Return the path of the first of these programs that there is."""
+def need_program(*names: str, package: str = "") -> str:
+    """Return the path of the first of these programs that there is; Debian's ``package`` has it."""
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
-        _missing(f"no {' or '.join(names)} on the PATH")
+        _missing(f"no {' or '.join(names)} on the PATH" + (f": apt-get install {package}" if package else ""))
     return path
 
 
