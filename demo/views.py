@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 TEMPLATES = {path.stem: Template(path.read_text(encoding="utf-8")) for path in (HERE / "html").glob("*.html")}
 STYLE = (HERE / "style.css").read_bytes()
 
-# Neither the back button after logout nor a shared cache may show what a session showed.
+# Neither a shared cache nor Back, after the logout, may show what a session showed; WebKit's Back does, over plain http.
 NO_STORE = {"Cache-Control": "no-store"}
 
 
