@@ -2,66 +2,65 @@
 
 ::
 
-    sess:<id>                       the record, a string; b"" is a tombstone
+    sess:<id>                       the record, a string; b"" with a TTL is a tombstone
+    minisession:heir:{sess:<id>}    of a tombstone: the id that inherited from it
     minisession:user:sess:<user>    a sorted set of the user's ids, by when each was last refreshed
 
-Every command and every script touches one key, as Cluster wants it.  Scripts compare bytes and never
-decode a record.  They are sent in full: EVAL takes as long as EVALSHA (measured), and no restart, failover
-or ``SCRIPT FLUSH`` can have lost them.
+On one node each verb is one command, and most are scripts: `redis_scripts` says what they do.  In a Cluster
+a script can have the keys of one slot only, so the user's index is written in a step of its own, before
+the record.
 
 A list, a hash or the like under ``sess:<id>`` is no session, and left as it is: absent to `load`, taken to
-`create`, never what was seen.
+`create`, never what was seen.  So is an empty string without a TTL.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import StoreUnavailable
 from ..limited import Limited
-from .base import Stored
-from .redis_link import BATCH, Command, Limits, connect, cursor_and_page, nonsense
+from . import redis_scripts as lua
+from .base import TOMBSTONE_LIFE, Stored
+from .redis_link import BATCH, Limits, Refusal, connect, cursor_and_page, nonsense
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.cluster import RedisCluster
 
-MAX_LIFE = 10 * 365 * 86400  # seconds; every key has a TTL, so that whatever is forgotten goes some day
-GRACE = 60  # seconds; a login under way has its entry in the user's index, and no record yet
-SAMPLE = 64  # entries looked at when a user's index has grown by 32, so that the dead stay the fewer
+MAX_LIFE = 10 * 365 * 86400
+"""Seconds.  Every key has a TTL, so that whatever is forgotten goes some day."""
 
-# What `pcall` returns of a list or a hash is an error, and equals no string.
-REPLACE = """\
-if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then redis.call('DEL', KEYS[1]) end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return 1"""  # DEL is allowed when memory is full, and after it SET is: a tombstone always finds its place
+GRACE = 60
+"""Seconds.  A login under way has its entry in the user's index, and no record yet."""
 
-TOUCH = """\
-if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])"""
+SAMPLE = 64
+"""Entries looked at when a user's index has grown by 32, so that the dead stay the fewer."""
 
-DROP = """\
-if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])"""
+TICK = 0.004
+"""Seconds.  A listing begins so much later, so that Redis' milliseconds tell what was before it."""
 
-ENTER = """\
-local added = redis.call('ZADD', KEYS[1], redis.call('TIME')[1], ARGV[1])
-if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-return {added, redis.call('ZCARD', KEYS[1]) % 32}"""  # 0: look whether some can go
+MAX_HEIRS = 32
+"""Rotations of a session that `clear` follows, one after the other."""
 
-PRUNE = """\
-local before, pruned = redis.call('TIME')[1] - ARGV[1], 0
-for i = 2, #ARGV do
-  local refreshed = redis.call('ZSCORE', KEYS[1], ARGV[i])
-  if refreshed and tonumber(refreshed) <= before then pruned = pruned + redis.call('ZREM', KEYS[1], ARGV[i]) end
-end
-return pruned"""
+LIFE = TOMBSTONE_LIFE * 1000
+
+HASH_TAG = re.compile(rb"[^{]*\{[^}]+\}")
+
+
+class Entry(NamedTuple):
+    """What is written into a user's index, a key: the id of a session that will live for so many ms."""
+
+    key: bytes
+    ttl: int
+    id: str
 
 
 class RedisStore:
@@ -114,61 +113,95 @@ class RedisStore:
         self._clock = clock
         limits = Limits(connect_timeout, read_timeout, pool_timeout, max_connections)
         self._redis = connect(url_or_client, limits, monotonic)
+        self._together = self._redis.together  # whether a script may have any keys, or those of one slot only
         self._tell = Limited(logging.getLogger("minisession"), monotonic)
 
-    # The five verbs
+    # The verbs
 
     def load(self, id: str) -> Stored | None:
         """Return the record, or None."""
-        key = self._prefix + id.encode()
-        match self._redis.run(("GET", key), ("PTTL", key), foreign=True):
+        match self._eval(lua.LOAD, [self._key(id)]):
             case [bytes(data), -1]:
-                return Stored(data, inf)
+                return Stored(data, inf) if data else None
             case [bytes(data), int(ttl)] if ttl >= 0:
                 return Stored(data, self._clock() + ttl / 1000)
             case [None | bytes(), int()]:
-                return None  # there was none, or it expired between the two
-            case [False, int()]:  # FOREIGN
-                self._tell(logging.WARNING, "session not loaded: its key in Redis is somebody else's list, hash or set")
+                return None
+            case 0:
+                self._tell(logging.WARNING, "session not loaded: its key in Redis holds a list, a hash or a set")
                 return None
         raise nonsense()
 
     def create(self, id: str, data: bytes, expires_at: float, user: str | None = None) -> bool:
         """Store a new record, after its entry in the user's index."""
-        key, ttl = self._prefix + id.encode(), self._ttl(expires_at)
+        key, ttl = self._key(id), self._ttl(expires_at)
         if not ttl:
             return self._redis.run(("EXISTS", key)) == [0]
-        entry = self._entry(id, user, ttl)
-        *entered, done = self._redis.run(*entry, ("SET", key, data, "PX", ttl, "NX"))
-        match entered:
-            case [[1, _]] if done is None:
-                self._redis.run(("ZREM", entry[0][3], id.encode()))  # or another's session would be listed
-            case [[_, 0]]:
-                self._prune_some(entry[0][3])
-        if done not in (b"OK", None):
-            raise nonsense()
-        return done is not None
+        return self._write(lua.CREATE, key, (ttl, id, data), self._entry(id, ttl, user))
 
     def replace(self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None) -> bool:
         """Store ``data`` if the record is still ``seen``, after its entry in the user's index."""
-        key, ttl = self._prefix + id.encode(), self._ttl(expires_at)
-        if not ttl:
+        key, ttl = self._key(id), self._ttl(expires_at)
+        if not (seen and ttl):
             return self._drop(key, seen)
-        entry = self._entry(id, user, ttl)
-        return self._redis.run(*entry, ("EVAL", REPLACE, 1, key, seen, data, ttl))[-1:] == [1]
+        if not data:
+            return self._is_done(lua.BURY, [key], seen, ttl)
+        return self._write(lua.REPLACE, key, (seen, ttl, id, data), self._entry(id, ttl, user))
 
     def touch(self, id: str, seen: bytes, expires_at: float, user: str | None = None) -> bool:
         """Move the expiry if the record is still ``seen``, after its entry in the user's index."""
-        key, ttl = self._prefix + id.encode(), self._ttl(expires_at)
-        if not ttl:
+        key, ttl = self._key(id), self._ttl(expires_at)
+        if not (seen and ttl):
             return self._drop(key, seen)
-        entry = self._entry(id, user, ttl)
-        return self._redis.run(*entry, ("EVAL", TOUCH, 1, key, seen, ttl))[-1:] == [1]
+        return self._write(lua.TOUCH, key, (seen, ttl, id), self._entry(id, ttl, user))
+
+    def rotate(
+        self,
+        old: str,
+        seen: bytes,
+        new: str,
+        data: bytes,
+        expires_at: float,
+        user: str | None = None,
+        *,
+        inherits: bool,
+    ) -> bool:
+        """Replace ``old``, if its record is still ``seen``, by a record under ``new``.
+
+        One step on one node.  In a Cluster they are three: the new record is created, the old one
+        buried, and where that fails, the new one deleted.  A crash between the first two leaves the old
+        session alive, and a record that no cookie names and that expires.
+        """
+        if not seen:
+            return False
+        heir, ttl = new if inherits else "", self._ttl(expires_at)
+        keys = [self._key(old), self._key(new), self._heir_key(old)]
+        arguments = (seen, ttl, new, data, LIFE, heir)
+        done = self._at_once(lua.ROTATE, keys, arguments, self._entry(new, ttl, user))
+        if done is not None:
+            return done
+        if not self.create(new, data, expires_at, user):
+            return False
+        buried = False
+        try:
+            buried = self._bury(old, seen, heir)
+        finally:
+            if not buried:
+                with suppress(StoreUnavailable):  # no cookie names it, and it expires
+                    self._drop(self._key(new), data)
+        return buried
+
+    def heir(self, id: str) -> str | None:
+        """Return the id that inherited from a tombstone, or None."""
+        asked = ("EVAL", lua.STATE, 1, self._key(id), LIFE), ("GET", self._heir_key(id))
+        match self._redis.run(*asked, foreign=True):
+            case [int(state), bytes(heir)] if state > 0:
+                return heir.decode()
+        return None
 
     def delete(self, id: str) -> bool:
-        """Forget the record; its entry in its user's index is pruned later."""
-        [record] = self._redis.run(("GETDEL", self._prefix + id.encode()), foreign=True)
-        return isinstance(record, bytes)
+        """Delete the record; its entry in its user's index is pruned later."""
+        return self._is_done(lua.DELETE, [self._key(id)])
 
     def close(self) -> None:
         """Close our connections; a client that was given stays open."""
@@ -177,28 +210,45 @@ class RedisStore:
     # Listing
 
     def ids(self, user: str | None = None) -> Iterator[str]:
-        """Yield the ids of live sessions; while Redis resizes its tables, it may name one twice."""
+        """Yield the ids of live sessions; while Redis resizes its tables, it may name one twice.
+
+        A session that is rotated meanwhile is named by its old id where that is met as a tombstone.
+        """
+        begun = self._begin()
         if user is None:
-            for keys in self._redis.scan(self._prefix, "string"):
-                yield from _texts(self._live([key[len(self._prefix) :] for key in keys]))
+            for ids in self._scan():
+                yield from _texts(self._look(ids, begun)[0])
         else:
-            for live, _ in self._walk(self._indexes + user.encode(), GRACE):
-                yield from _texts(live)
+            index = self._indexes + user.encode()
+            for ids in self._pages(index):
+                listed, absent = self._look(ids, begun)
+                self._prune(index, absent, -GRACE)
+                yield from _texts(listed)
 
     def purge(self) -> int:
         """Prune all users' indexes and return how many entries; records are freed by Redis itself."""
-        return self._sweep(GRACE)
+        return self._sweep(self._begin(), -GRACE)
 
     def clear(self) -> int:
-        """Forget every session under the prefix, and return how many there were."""
-        cleared = 0
-        for keys in self._redis.scan(self._prefix, "string"):
-            cleared += len(self._live([key[len(self._prefix) :] for key in keys]))
-            self._redis.batch([("DEL", key) for key in keys])
-        self._sweep(0)
+        """End every session under the prefix, also those rotated meanwhile; return how many there were."""
+        begun, cleared = self._begin(), 0
+        for ids in self._scan():
+            listed, _ = self._look(ids, begun)
+            ended = self._redis.batch([("EVAL", lua.DELETE, 1, self._prefix + id) for id in listed])
+            moved = [id for id, end in zip(listed, ended, strict=True) if end != 1]
+            cleared += len(listed) - len(moved) + sum(map(self._end_heir, _texts(moved)))
+        self._sweep(begun, begun / 1000 if self._together else -GRACE)
         return cleared
 
     # Inside
+
+    def _key(self, id: str) -> bytes:
+        return self._prefix + id.encode()
+
+    def _heir_key(self, id: str) -> bytes:
+        """Return a key in the slot of the record: the hash of what stands in braces decides, or of all."""
+        key = self._key(id)
+        return b"minisession:heir:" + (key if HASH_TAG.match(key) else b"{%b}" % key)
 
     def _ttl(self, expires_at: float) -> int:
         """Return the milliseconds left, at least 1; 0 where the time has come.
@@ -208,37 +258,130 @@ class RedisStore:
         left = min(expires_at - self._clock(), MAX_LIFE)
         return max(1, round(left * 1000)) if left > 0 else 0
 
-    def _drop(self, key: bytes, seen: bytes) -> bool:
-        return self._redis.run(("EVAL", DROP, 1, key, seen)) == [1]
+    def _eval(self, script: str, keys: list[bytes], *arguments: Any) -> Any:
+        [reply] = self._redis.run(("EVAL", script, len(keys), *keys, *arguments))
+        return reply
 
-    def _entry(self, id: str, user: str | None, ttl: int) -> list[Command]:
-        return [] if user is None else [("EVAL", ENTER, 1, self._indexes + user.encode(), id.encode(), ttl)]
+    def _is_done(self, script: str, keys: list[bytes], *arguments: Any) -> bool:
+        return _done(self._eval(script, keys, *arguments)) > 0
+
+    def _entry(self, id: str, ttl: int, user: str | None) -> Entry | None:
+        return Entry(self._indexes + user.encode(), ttl, id) if ttl and user is not None else None
+
+    def _write(self, script: str, key: bytes, arguments: tuple[Any, ...], entry: Entry | None) -> bool:
+        """Run a script that writes a record, after its entry in the user's index."""
+        done = self._at_once(script, [key], arguments, entry)
+        if done is not None or entry is None:
+            return bool(done)
+        entered = _done(self._eval(lua.ENTER, [entry.key], entry.ttl, entry.id))
+        done = self._is_done(script, [key], *arguments)
+        if entered and not done:
+            self._redis.run(("ZREM", entry.key, entry.id))  # or another's session would be listed
+        elif entered == 2:
+            self._prune_some(entry.key)
+        return done
+
+    def _at_once(self, script: str, keys: list[bytes], arguments: tuple[Any, ...], entry: Entry | None) -> bool | None:
+        """Run a script with the user's index among its keys; None where no script can have them all."""
+        if entry is not None:
+            keys = [*keys, entry.key]
+        if len(keys) > 1 and not self._together:
+            return None
+        try:
+            done = _done(self._eval(script, keys, *arguments))
+        except Refusal as refused:
+            if refused.code != "CROSSSLOT":
+                raise
+            self._together = False
+            return None
+        if entry is not None and done == 2:
+            self._prune_some(entry.key)
+        return done > 0
+
+    def _bury(self, id: str, seen: bytes, heir: str) -> bool:
+        """Make the record a tombstone that knows its heir, if it is still ``seen``."""
+        key, heir_key = self._key(id), self._heir_key(id)
+        try:
+            return self._is_done(lua.BURY, [key, heir_key], seen, LIFE, heir)
+        except Refusal as refused:  # the slot is being moved, or a "}" in the id has put the keys apart
+            if refused.code not in ("TRYAGAIN", "CROSSSLOT"):
+                raise
+        if not self._is_done(lua.BURY, [key], seen, LIFE):
+            return False
+        self._redis.run(("SET", heir_key, heir, "PX", LIFE) if heir else ("DEL", heir_key))
+        return True
+
+    def _drop(self, key: bytes, seen: bytes) -> bool:
+        """Delete a record that is still ``seen``; a tombstone never is."""
+        return seen != b"" and self._is_done(lua.DROP, [key], seen)
+
+    def _end_heir(self, id: str) -> bool:
+        """End the session that has come of a tombstone, also if it goes on being rotated."""
+        for _ in range(MAX_HEIRS):
+            heir = self.heir(id)
+            if heir is None:
+                return False
+            if self.delete(heir):
+                return True
+            id = heir
+        return False
+
+    def _begin(self) -> int:
+        """Return Redis' time in ms, and let it pass: what is rotated from here on is rotated later."""
+        begun = self._redis.time()
+        time.sleep(TICK)
+        return begun
+
+    def _scan(self) -> Iterator[list[bytes]]:
+        for keys in self._redis.scan(self._prefix, "string"):
+            yield [key[len(self._prefix) :] for key in keys]
+
+    def _look(self, ids: list[bytes], begun: int) -> tuple[list[bytes], list[bytes]]:
+        """Return which of the sessions lived when a listing began, and which have no record at all."""
+        listed = self._live(ids)
+        others = list(set(ids).difference(listed))
+        states = self._redis.batch([("EVAL", lua.STATE, 1, self._prefix + id, LIFE) for id in others])
+        found = list(zip(others, states, strict=True))
+        listed += [id for id, state in found if state == -1 or state > begun + 1]
+        return listed, [id for id, state in found if not state]
 
     def _live(self, ids: list[bytes]) -> list[bytes]:
         sizes = self._redis.batch([("STRLEN", self._prefix + id) for id in ids])
         return [id for id, size in zip(ids, sizes, strict=True) if size]
 
-    def _sweep(self, grace: int) -> int:
-        indexes = (index for keys in self._redis.scan(self._indexes, "zset") for index in keys)
-        return sum(pruned for index in indexes for _, pruned in self._walk(index, grace))
+    def _sweep(self, begun: int, since: float) -> int:
+        pruned = 0
+        for index in chain.from_iterable(self._redis.scan(self._indexes, "zset")):
+            for ids in self._pages(index):
+                pruned += self._prune(index, self._look(ids, begun)[1], since)
+        return pruned
 
-    def _walk(self, index: bytes, grace: int) -> Iterator[tuple[list[bytes], int]]:
-        """Yield an index's live ids, in batches, each with how many dead ones were pruned."""
+    def _pages(self, index: bytes) -> Iterator[list[bytes]]:
+        """Yield the ids in a user's index, in batches."""
         cursor = None
         while cursor != b"0":
             cursor, entries = cursor_and_page(self._redis.run(("ZSCAN", index, cursor or b"0", "COUNT", BATCH)))
-            yield self._prune(index, entries[::2], grace)
+            yield entries[::2]
 
-    def _prune(self, index: bytes, ids: list[bytes], grace: int) -> tuple[list[bytes], int]:
-        live = self._live(ids)
-        dead = set(ids).difference(live)
-        return live, self._redis.run(("EVAL", PRUNE, 1, index, grace, *dead))[0] if dead else 0
+    def _prune(self, index: bytes, absent: list[bytes], since: float) -> int:
+        """Drop the entries that were not refreshed ``since``: seconds by Redis' clock, or from 0 down, before now."""
+        pruned = self._eval(lua.PRUNE, [index], since, *absent) if absent else 0
+        if type(pruned) is not int:
+            raise nonsense()
+        return pruned
 
     def _prune_some(self, index: bytes) -> None:
         """Look at some entries, at random, so that the work does not grow with the index."""
         with suppress(StoreUnavailable):  # the session is stored
             (some,) = self._redis.run(("ZRANDMEMBER", index, SAMPLE))
-            self._prune(index, some, GRACE)
+            self._prune(index, self._look(some, 0)[1], -GRACE)
+
+
+def _done(reply: Any) -> int:
+    """Return what a script that writes has answered."""
+    if type(reply) is int and reply in (0, 1, 2):
+        return reply
+    raise nonsense()
 
 
 def _texts(ids: Iterable[bytes]) -> Iterator[str]:

@@ -27,12 +27,14 @@ try:
     from redis.connection import AbstractConnection
     from redis.exceptions import (
         AskError,
+        ClusterCrossSlotError,
         InvalidResponse,
         MasterDownError,
         MovedError,
         ReadOnlyError,
         RedisClusterException,
         ResponseError,
+        TryAgainError,
     )
     from redis.retry import Retry
 except ImportError as error:
@@ -55,6 +57,18 @@ Command = tuple[Any, ...]
 
 FOREIGN = False
 """A reply, where asked for: the key holds a list, a hash, or whatever else is not ours."""
+
+
+class Refusal(StoreUnavailable):
+    """Redis answered with an error: nothing of that command was done.
+
+    Attributes:
+        code: the error's first word, such as ``OOM``.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Limits(NamedTuple):
@@ -160,6 +174,9 @@ class Node:
         renew: returns a pool without those that idle; None if the connections are not ours.
     """
 
+    together = True
+    """A script may have any keys."""
+
     def __init__(
         self, pool: ConnectionPool, monotonic: Callable[[], float], renew: Callable[[], ConnectionPool] | None = None
     ) -> None:
@@ -205,6 +222,13 @@ class Node:
             cursor, keys = cursor_and_page(self.run(scan))
             yield keys
 
+    def time(self) -> int:
+        """Return its time in ms."""
+        match self.run(("TIME",)):
+            case [[bytes(seconds), bytes(micros)]] if seconds.isdigit() and micros.isdigit():
+                return int(seconds) * 1000 + int(micros) // 1000
+        raise nonsense()
+
     def close(self) -> None:
         """Close the connections, if they are ours."""
         if self._renew is not None:
@@ -221,6 +245,8 @@ class Cluster:
         monotonic: the time.
         ours: the client is to be closed.
     """
+
+    together = False
 
     def __init__(self, make: Callable[[], RedisCluster], monotonic: Callable[[], float], *, ours: bool = False) -> None:
         self._make, self._now, self._ours = make, monotonic, ours
@@ -256,6 +282,16 @@ class Cluster:
         """Yield the keys that begin so, and are of this type, of one master after the other."""
         for home in self._client.get_primaries():
             yield from self._node(home).scan(prefix, type)
+
+    def time(self) -> int:
+        """Return in ms what time it is at least on every master that answers."""
+        times = []
+        for home in self._client.get_primaries():
+            with suppress(StoreUnavailable):
+                times.append(self._node(home).time())
+        if not times:
+            raise StoreUnavailable("Redis Cluster: no master answers")
+        return min(times)
 
     def close(self) -> None:
         """Close the client, if it is ours."""
@@ -358,9 +394,15 @@ def _checked(replies: list[Any], foreign: bool) -> list[Any]:
     for number, reply in enumerate(replies):
         if isinstance(reply, ResponseError):
             if not (foreign and str(reply).startswith("WRONGTYPE")):
-                raise _unavailable(reply)
+                raise Refusal(str(_unavailable(reply)), reply_code(reply))
             replies[number] = FOREIGN
     return replies
+
+
+def reply_code(reply: ResponseError) -> str:
+    """Return the first word of what Redis answered, which redis-py may have cut off."""
+    known = {ClusterCrossSlotError: "CROSSSLOT", TryAgainError: "TRYAGAIN"}
+    return known.get(type(reply)) or str(reply).partition(" ")[0]
 
 
 def cursor_and_page(replies: list[Any]) -> tuple[bytes, list[bytes]]:

@@ -283,7 +283,7 @@ def test_S3_a_request_that_is_interrupted_between_two_answers_leaves_none_behind
 
         monkeypatch.setattr(link, "_reply", interrupting)
         with pytest.raises(KeyboardInterrupt):
-            store.load("a")
+            store.heir("a")
         stored = store.load("b")
         assert stored is not None
         assert stored.data == b"b"

@@ -1,0 +1,145 @@
+"""What `RedisStore` has Redis do in one step, in Lua.
+
+Each script checks everything before its first write, and writes first what can be refused, because Redis
+rolls nothing back.  KEYS are records, and last, where there is one, the index of the record's user, which
+is written before the record.  Scripts compare bytes and never decode a record.  They are sent in full:
+EVAL takes as long as EVALSHA (measured), and no restart, failover or ``SCRIPT FLUSH`` can have lost them.
+
+In a Cluster, a slot that is being moved lets no key be made where it is moved from.  So whatever a script
+has deleted there, it cannot write again, and a script of two keys of which one is missing is refused.
+"""
+
+# What `pcall` returns of a list, a hash or the like is an error; that is no record of ours, and never what was seen.
+_SEEN = """\
+local found = redis.pcall('GET', KEYS[1])
+if found ~= ARGV[1] then
+  if type(found) == 'table' and not string.find(found.err, 'WRONGTYPE', 1, true) then return found end
+  return 0
+end
+"""
+
+# 2: the index has grown by 32 entries, of which some may have ended.
+_ENTER = """\
+local function seconds()
+  local now = redis.call('TIME')
+  return string.format('%d.%06d', now[1], now[2])
+end
+local function enter(index, ttl, id)
+  local added = redis.call('ZADD', index, seconds(), id)
+  if redis.call('PTTL', index) < tonumber(ttl) then redis.call('PEXPIRE', index, ttl) end
+  if added == 1 and redis.call('ZCARD', index) % 32 == 0 then return 2 end
+  return added
+end
+"""
+
+ENTER = (
+    _ENTER
+    + """\
+return enter(KEYS[1], ARGV[1], ARGV[2])"""
+)
+"""KEYS index; ARGV ttl, id.  1 or 2: it is a new entry."""
+
+LOAD = """\
+local found = redis.pcall('GET', KEYS[1])
+if type(found) ~= 'table' then return {found, redis.call('PTTL', KEYS[1])} end
+if string.find(found.err, 'WRONGTYPE', 1, true) then return 0 end
+return found"""
+"""KEYS record.  Its bytes and its TTL; 0: the key is not ours."""
+
+CREATE = (
+    _ENTER
+    + """\
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+local entered = 1
+if KEYS[2] then entered = enter(KEYS[2], ARGV[1], ARGV[2]) end
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[1])
+return math.max(entered, 1)"""
+)
+"""KEYS record[, index]; ARGV ttl, id, data."""
+
+REPLACE = (
+    _ENTER
+    + _SEEN
+    + """\
+if KEYS[2] then enter(KEYS[2], ARGV[2], ARGV[3]) end
+redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[2])
+return 1"""
+)
+"""KEYS record[, index]; ARGV seen, ttl, id, data."""
+
+TOUCH = (
+    _ENTER
+    + _SEEN
+    + """\
+if KEYS[2] then enter(KEYS[2], ARGV[2], ARGV[3]) end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])"""
+)
+"""KEYS record[, index]; ARGV seen, ttl, id."""
+
+DROP = (
+    _SEEN
+    + """\
+return redis.call('DEL', KEYS[1])"""
+)
+"""KEYS record; ARGV seen."""
+
+DELETE = """\
+local size = redis.pcall('STRLEN', KEYS[1])
+if type(size) == 'table' then
+  if string.find(size.err, 'WRONGTYPE', 1, true) then return 0 end
+  return size
+end
+if size == 0 then return 0 end
+return redis.call('DEL', KEYS[1])"""
+"""KEYS record.  0: there is none, or a tombstone, which stays."""
+
+ROTATE = (
+    _ENTER
+    + _SEEN
+    + """\
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+local entered = 1
+if KEYS[4] then entered = enter(KEYS[4], ARGV[2], ARGV[3]) end
+if ARGV[2] ~= '0' then redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[2]) end
+redis.call('SET', KEYS[1], '', 'PX', ARGV[5])
+if ARGV[6] == '' then redis.call('DEL', KEYS[3]) else redis.call('SET', KEYS[3], ARGV[6], 'PX', ARGV[5]) end
+return math.max(entered, 1)"""
+)
+"""KEYS old record, new record, heir[, index]; ARGV seen, ttl, new id, data, tombstone's ttl, heir."""
+
+# Where memory is full, the tombstone takes the place of what it buries: after a DEL, a SET is allowed.
+BURY = (
+    _SEEN
+    + """\
+local buried = redis.pcall('SET', KEYS[1], '', 'PX', ARGV[2])
+if type(buried) == 'table' and buried.err then
+  if not string.find(buried.err, 'OOM', 1, true) then return buried end
+  redis.call('DEL', KEYS[1])
+  redis.pcall('SET', KEYS[1], '', 'PX', ARGV[2])
+end
+if KEYS[2] and ARGV[3] == '' then redis.pcall('DEL', KEYS[2]) end
+if KEYS[2] and ARGV[3] ~= '' then redis.pcall('SET', KEYS[2], ARGV[3], 'PX', ARGV[2]) end
+return 1"""
+)
+"""KEYS record[, heir]; ARGV seen, tombstone's ttl, heir."""
+
+STATE = """\
+local size = redis.pcall('STRLEN', KEYS[1])
+if type(size) == 'table' then return 0 end
+if size > 0 then return -1 end
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 or left > tonumber(ARGV[1]) then return 0 end
+local now = redis.call('TIME')
+return now[1] * 1000 + math.floor(now[2] / 1000) + left - ARGV[1]"""
+"""KEYS record; ARGV tombstone's ttl.  -1: it lives; 0: there is none; else when it became a tombstone, in ms."""
+
+PRUNE = """\
+local now, before, dead = redis.call('TIME'), tonumber(ARGV[1]), {}
+if before <= 0 then before = before + now[1] + now[2] / 1000000 end
+for i = 2, #ARGV do
+  local refreshed = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if refreshed and tonumber(refreshed) <= before then dead[#dead + 1] = ARGV[i] end
+end
+if #dead == 0 then return 0 end
+return redis.call('ZREM', KEYS[1], unpack(dead))"""
+"""KEYS index; ARGV since (s; from 0 down: before now), ids.  How many have gone that were not refreshed since."""
