@@ -1,4 +1,4 @@
-"""`RedisStore`: sessions in Redis or Valkey, under the keys and in the form that connect-redis uses.
+"""`RedisStore`: sessions in Redis or Valkey, under connect-redis' keys and in its form.
 
 ::
 
@@ -6,12 +6,12 @@
     minisession:heir:{sess:<id>}    of a tombstone: the id that inherited from it
     minisession:user:sess:<user>    a sorted set of the user's ids, by when each was last refreshed
 
-On one node each verb is one command, and most are scripts: `redis_scripts` says what they do.  In a Cluster
-a script can have the keys of one slot only, so the user's index is written in a step of its own, before
-the record.
+On one node each verb is one command, and most are scripts: `redis_scripts` says what they do.  In a
+Cluster a script can have the keys of one slot only, so the user's index is written in a step of its
+own, before the record.
 
-A list, a hash or the like under ``sess:<id>`` is no session, and left as it is: absent to `load`, taken to
-`create`, never what was seen.  So is an empty string without a TTL.
+A list, a hash or the like under ``sess:<id>`` is not a session, and left as it is: absent to
+`load`, taken to `create`, never what was seen.  So is an empty string without a TTL.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import StoreUnavailable
+from ..errors import SessionConflict, StoreUnavailable
 from ..limited import Limited
 from . import redis_scripts as lua
 from .base import TOMBSTONE_LIFE, Stored
@@ -47,8 +47,10 @@ SAMPLE = 64
 TICK = 0.004
 """Seconds.  A listing begins so much later, so that Redis' milliseconds tell what was before it."""
 
-MAX_HEIRS = 32
-"""Rotations of a session that `clear` follows, one after the other."""
+MAX_HEIRS = 1000
+"""Rotations of a session that `clear` follows in a Cluster, one after the other."""
+
+HEIRS = b"minisession:heir:"
 
 LIFE = TOMBSTONE_LIFE * 1000
 
@@ -56,7 +58,7 @@ HASH_TAG = re.compile(rb"[^{]*\{[^}]+\}")
 
 
 class Entry(NamedTuple):
-    """What is written into a user's index, a key: the id of a session that will live for so many ms."""
+    """What is written under the key of a user's index: an id, and how many ms it will live."""
 
     key: bytes
     ttl: int
@@ -113,7 +115,9 @@ class RedisStore:
         self._clock = clock
         limits = Limits(connect_timeout, read_timeout, pool_timeout, max_connections)
         self._redis = connect(url_or_client, limits, monotonic)
-        self._together = self._redis.together  # whether a script may have any keys, or those of one slot only
+        self._together = (
+            self._redis.together
+        )  # whether a script may have any keys, or those of one slot only
         self._tell = Limited(logging.getLogger("minisession"), monotonic)
 
     # The verbs
@@ -128,7 +132,10 @@ class RedisStore:
             case [None | bytes(), int()]:
                 return None
             case 0:
-                self._tell(logging.WARNING, "session not loaded: its key in Redis holds a list, a hash or a set")
+                self._tell(
+                    logging.WARNING,
+                    "session not loaded: its key in Redis holds a list, a hash or a set",
+                )
                 return None
         raise nonsense()
 
@@ -139,7 +146,9 @@ class RedisStore:
             return self._redis.run(("EXISTS", key)) == [0]
         return self._write(lua.CREATE, key, (ttl, id, data), self._entry(id, ttl, user))
 
-    def replace(self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None) -> bool:
+    def replace(
+        self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None
+    ) -> bool:
         """Store ``data`` if the record is still ``seen``, after its entry in the user's index."""
         key, ttl = self._key(id), self._ttl(expires_at)
         if not (seen and ttl):
@@ -169,8 +178,8 @@ class RedisStore:
         """Replace ``old``, if its record is still ``seen``, by a record under ``new``.
 
         One step on one node.  In a Cluster they are three: the new record is created, the old one
-        buried, and where that fails, the new one deleted.  A crash between the first two leaves the old
-        session alive, and a record that no cookie names and that expires.
+        buried, and where that fails, the new one deleted.  A crash between the first two leaves the
+        old session alive, and a record that no cookie names and that expires.
         """
         if not seen:
             return False
@@ -193,9 +202,9 @@ class RedisStore:
 
     def heir(self, id: str) -> str | None:
         """Return the id that inherited from a tombstone, or None."""
-        asked = ("EVAL", lua.STATE, 1, self._key(id), LIFE), ("GET", self._heir_key(id))
+        asked = ("EVAL", lua.STATES, 1, self._key(id), LIFE), ("GET", self._heir_key(id))
         match self._redis.run(*asked, foreign=True):
-            case [int(state), bytes(heir)] if state > 0:
+            case [[int(state)], bytes(heir)] if state > 0:
                 return heir.decode()
         return None
 
@@ -226,11 +235,11 @@ class RedisStore:
                 yield from _texts(listed)
 
     def purge(self) -> int:
-        """Prune all users' indexes and return how many entries; records are freed by Redis itself."""
+        """Prune all users' indexes and return how many entries; Redis itself frees records."""
         return self._sweep(self._begin(), -GRACE)
 
     def clear(self) -> int:
-        """End every session under the prefix, also those rotated meanwhile; return how many there were."""
+        """End every session under the prefix, also if rotated meanwhile; return how many."""
         begun, cleared = self._begin(), 0
         for ids in self._scan():
             listed, _ = self._look(ids, begun)
@@ -246,9 +255,9 @@ class RedisStore:
         return self._prefix + id.encode()
 
     def _heir_key(self, id: str) -> bytes:
-        """Return a key in the slot of the record: the hash of what stands in braces decides, or of all."""
+        """Return a key in the slot of the record: of a key with braces, what they hold decides."""
         key = self._key(id)
-        return b"minisession:heir:" + (key if HASH_TAG.match(key) else b"{%b}" % key)
+        return HEIRS + (key if HASH_TAG.match(key) else b"{%b}" % key)
 
     def _ttl(self, expires_at: float) -> int:
         """Return the milliseconds left, at least 1; 0 where the time has come.
@@ -268,7 +277,9 @@ class RedisStore:
     def _entry(self, id: str, ttl: int, user: str | None) -> Entry | None:
         return Entry(self._indexes + user.encode(), ttl, id) if ttl and user is not None else None
 
-    def _write(self, script: str, key: bytes, arguments: tuple[Any, ...], entry: Entry | None) -> bool:
+    def _write(
+        self, script: str, key: bytes, arguments: tuple[Any, ...], entry: Entry | None
+    ) -> bool:
         """Run a script that writes a record, after its entry in the user's index."""
         done = self._at_once(script, [key], arguments, entry)
         if done is not None or entry is None:
@@ -281,8 +292,10 @@ class RedisStore:
             self._prune_some(entry.key)
         return done
 
-    def _at_once(self, script: str, keys: list[bytes], arguments: tuple[Any, ...], entry: Entry | None) -> bool | None:
-        """Run a script with the user's index among its keys; None where no script can have them all."""
+    def _at_once(
+        self, script: str, keys: list[bytes], arguments: tuple[Any, ...], entry: Entry | None
+    ) -> bool | None:
+        """Run a script with the user's index too; None where no script can have all these keys."""
         if entry is not None:
             keys = [*keys, entry.key]
         if len(keys) > 1 and not self._together:
@@ -303,7 +316,8 @@ class RedisStore:
         key, heir_key = self._key(id), self._heir_key(id)
         try:
             return self._is_done(lua.BURY, [key, heir_key], seen, LIFE, heir)
-        except Refusal as refused:  # the slot is being moved, or a "}" in the id has put the keys apart
+        except Refusal as refused:
+            # The slot is being moved, or a brace in the id has put the two keys apart.
             if refused.code not in ("TRYAGAIN", "CROSSSLOT"):
                 raise
         if not self._is_done(lua.BURY, [key], seen, LIFE):
@@ -316,18 +330,28 @@ class RedisStore:
         return seen != b"" and self._is_done(lua.DROP, [key], seen)
 
     def _end_heir(self, id: str) -> bool:
-        """End the session that has come of a tombstone, also if it goes on being rotated."""
+        """End the session that has come of a tombstone, also while it goes on being rotated."""
+        done = self._end_at_once(id) if self._together else self._end_by_steps(id)
+        if done == 2:
+            raise SessionConflict("a session was given new ids faster than it could be ended")
+        return done == 1
+
+    def _end_at_once(self, id: str) -> int:
+        return _done(self._eval(lua.END, [self._key(id)], HEIRS, self._prefix))
+
+    def _end_by_steps(self, id: str) -> int:
         for _ in range(MAX_HEIRS):
-            heir = self.heir(id)
-            if heir is None:
-                return False
-            if self.delete(heir):
-                return True
-            id = heir
-        return False
+            # One round trip a step, or one would never catch up with rotations without a pause.
+            delete = ("EVAL", lua.DELETE, 1, self._key(id))
+            match self._redis.run(delete, ("GET", self._heir_key(id))):
+                case [0, bytes(heir)]:
+                    id = heir.decode()
+                case [int(done), None | bytes()]:
+                    return done
+        return 2
 
     def _begin(self) -> int:
-        """Return Redis' time in ms, and let it pass: what is rotated from here on is rotated later."""
+        """Return Redis' time in ms, and let it pass: what is rotated from here on is so later."""
         begun = self._redis.time()
         time.sleep(TICK)
         return begun
@@ -337,17 +361,22 @@ class RedisStore:
             yield [key[len(self._prefix) :] for key in keys]
 
     def _look(self, ids: list[bytes], begun: int) -> tuple[list[bytes], list[bytes]]:
-        """Return which of the sessions lived when a listing began, and which have no record at all."""
-        listed = self._live(ids)
-        others = list(set(ids).difference(listed))
-        states = self._redis.batch([("EVAL", lua.STATE, 1, self._prefix + id, LIFE) for id in others])
-        found = list(zip(others, states, strict=True))
-        listed += [id for id, state in found if state == -1 or state > begun + 1]
+        """Return which sessions lived when a listing began, and which have no record at all."""
+        found = list(zip(ids, self._live(ids), strict=True))
+        listed = [id for id, state in found if state < 0 or state > begun + 1]
         return listed, [id for id, state in found if not state]
 
-    def _live(self, ids: list[bytes]) -> list[bytes]:
-        sizes = self._redis.batch([("STRLEN", self._prefix + id) for id in ids])
-        return [id for id, size in zip(ids, sizes, strict=True) if size]
+    def _live(self, ids: list[bytes]) -> list[int]:
+        """Return of each whether it lives, as `redis_scripts.STATES` says it."""
+        keys = [self._prefix + id for id in ids]
+        if self._together:
+            states = [self._eval(lua.STATES, keys, LIFE)] if keys else []
+        else:
+            states = self._redis.batch([("EVAL", lua.STATES, 1, key, LIFE) for key in keys])
+        found = [state for some in states if isinstance(some, list) for state in some]
+        if len(found) != len(ids) or any(type(state) is not int for state in found):
+            raise nonsense()
+        return found
 
     def _sweep(self, begun: int, since: float) -> int:
         pruned = 0
@@ -360,11 +389,16 @@ class RedisStore:
         """Yield the ids in a user's index, in batches."""
         cursor = None
         while cursor != b"0":
-            cursor, entries = cursor_and_page(self._redis.run(("ZSCAN", index, cursor or b"0", "COUNT", BATCH)))
+            cursor, entries = cursor_and_page(
+                self._redis.run(("ZSCAN", index, cursor or b"0", "COUNT", BATCH))
+            )
             yield entries[::2]
 
     def _prune(self, index: bytes, absent: list[bytes], since: float) -> int:
-        """Drop the entries that were not refreshed ``since``: seconds by Redis' clock, or from 0 down, before now."""
+        """Drop entries that were not refreshed ``since``, and return how many.
+
+        In seconds by Redis' clock; from 0 down, before now.
+        """
         pruned = self._eval(lua.PRUNE, [index], since, *absent) if absent else 0
         if type(pruned) is not int:
             raise nonsense()

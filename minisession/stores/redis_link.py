@@ -43,13 +43,20 @@ except ImportError as error:
     ) from error
 
 BATCH = 250  # keys in one round trip of a listing
-PAUSE = 0.3  # seconds in which nobody waits for a node that has just kept somebody waiting for nothing
+PAUSE = (
+    0.3  # seconds in which nobody waits for a node that has just kept somebody waiting for nothing
+)
 PATIENCE = 1.0  # seconds until the one call that tries again is taken for lost
 MAX_REDIRECTIONS = 5  # of one command, by a Cluster that is moving its slots
 
 FAILURES = (
     *(RedisError, RedisClusterException, OSError),
-    *(ValueError, TypeError, OverflowError, RecursionError),  # redis-py's, where it was answered nonsense
+    *(
+        ValueError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ),  # redis-py's, where it was answered nonsense
     AttributeError,  # redis-py's, where another thread has closed the connection
 )
 
@@ -82,7 +89,11 @@ class Limits(NamedTuple):
     def check(self) -> None:
         """Raise a TypeError or a ValueError that names a limit which is none."""
         for name, limit in self._asdict().items():
-            kind, unit = (int, "an int") if name == "max_connections" else ((int, float), "a number of seconds")
+            kind, unit = (
+                (int, "an int")
+                if name == "max_connections"
+                else ((int, float), "a number of seconds")
+            )
             if isinstance(limit, bool) or not isinstance(limit, kind):
                 raise TypeError(f"{name} must be {unit}, not {limit!r}")
             if not (limit > 0 and isfinite(limit)):
@@ -102,7 +113,9 @@ def connect(
         _must_not_decode(url_or_client.nodes_manager.connection_kwargs)
         return Cluster(lambda: url_or_client, monotonic)
     if not isinstance(url_or_client, str):
-        raise TypeError(f"a URL, a redis.Redis or a redis.cluster.RedisCluster is needed, not {type(url_or_client)}")
+        raise TypeError(
+            f"a URL, a redis.Redis or a redis.cluster.RedisCluster is needed, not {type(url_or_client)}"
+        )
     url, clustered = re.subn(r"\A(rediss?)\+cluster:", r"\1:", url_or_client)
     options = {
         "socket_connect_timeout": limits.connect_timeout,
@@ -117,24 +130,32 @@ def connect(
     try:
         pool = make()
         if not url.startswith("unix:"):
-            int(urlsplit(url).path.removeprefix("/") or 0)  # redis-py takes /shop for database 0, and /1/2 for 12
+            int(
+                urlsplit(url).path.removeprefix("/") or 0
+            )  # redis-py takes /shop for database 0, and /1/2 for 12
     except ValueError:  # it may quote the password
         raise ValueError(
             "not a Redis URL: redis://[[user]:password@]host[:port][/database][?option=value], rediss://…,"
             " unix://[[user]:password@]/path, or redis+cluster://…"
         ) from None
     _must_not_decode(pool.connection_kwargs)
-    pool.connection_class(**pool.connection_kwargs)  # an option that redis-py does not know is a TypeError, and now
+    pool.connection_class(
+        **pool.connection_kwargs
+    )  # an option that redis-py does not know is a TypeError, and now
     if clustered:
         return Cluster(
-            partial(RedisCluster.from_url, url, require_full_coverage=False, **options), monotonic, ours=True
+            partial(RedisCluster.from_url, url, require_full_coverage=False, **options),
+            monotonic,
+            ours=True,
         )
     return Node(pool, monotonic, make)
 
 
 def _must_not_decode(options: dict[str, Any]) -> None:
     if options.get("decode_responses"):
-        raise TypeError("the client decodes what it reads, and records are bytes: make it with decode_responses=False")
+        raise TypeError(
+            "the client decodes what it reads, and records are bytes: make it with decode_responses=False"
+        )
 
 
 class Gate:
@@ -178,7 +199,10 @@ class Node:
     """A script may have any keys."""
 
     def __init__(
-        self, pool: ConnectionPool, monotonic: Callable[[], float], renew: Callable[[], ConnectionPool] | None = None
+        self,
+        pool: ConnectionPool,
+        monotonic: Callable[[], float],
+        renew: Callable[[], ConnectionPool] | None = None,
     ) -> None:
         self.pool = pool
         self._renew = renew
@@ -205,7 +229,9 @@ class Node:
         except RedisTimeout as error:
             self._gate.shut()
             if self._renew is not None:
-                self.pool = self._renew()  # what made one connection hang may have cut off all that idle
+                self.pool = (
+                    self._renew()
+                )  # what made one connection hang may have cut off all that idle
             raise _unavailable(error) from None
         except FAILURES as error:
             self._gate.open()
@@ -248,7 +274,13 @@ class Cluster:
 
     together = False
 
-    def __init__(self, make: Callable[[], RedisCluster], monotonic: Callable[[], float], *, ours: bool = False) -> None:
+    def __init__(
+        self,
+        make: Callable[[], RedisCluster],
+        monotonic: Callable[[], float],
+        *,
+        ours: bool = False,
+    ) -> None:
         self._make, self._now, self._ours = make, monotonic, ours
         self._made: Any = None  # a RedisCluster, whose types are partial
         self._gate = Gate(monotonic)
@@ -266,7 +298,9 @@ class Cluster:
             for home, neighbours in groupby(commands, self._home):
                 asked = list(neighbours)
                 answers = self._node(home).ask(asked)
-                replies += _checked([self._follow(*pair) for pair in zip(asked, answers, strict=True)], foreign)
+                replies += _checked(
+                    [self._follow(*pair) for pair in zip(asked, answers, strict=True)], foreign
+                )
         except StoreUnavailable:
             self._refresh()
             raise
@@ -275,7 +309,9 @@ class Cluster:
     def batch(self, commands: list[Command]) -> list[Any]:
         """Carry many commands out, node by node; a key of another type is `FOREIGN`."""
         order = sorted(range(len(commands)), key=lambda n: str(self._home(commands[n]).name))
-        replies = dict(zip(order, self.run(*(commands[n] for n in order), foreign=True), strict=True))
+        replies = dict(
+            zip(order, self.run(*(commands[n] for n in order), foreign=True), strict=True)
+        )
         return [replies[n] for n in range(len(commands))]
 
     def scan(self, prefix: bytes, type: str) -> Iterator[list[bytes]]:
@@ -321,7 +357,9 @@ class Cluster:
         pool = self._client.get_redis_connection(home).connection_pool
         node = self._nodes.get(home.name)
         if node is None or node.pool is not pool:
-            node = self._nodes[home.name] = Node(pool, self._now, partial(_idle_closed, pool) if self._ours else None)
+            node = self._nodes[home.name] = Node(
+                pool, self._now, partial(_idle_closed, pool) if self._ours else None
+            )
         return node
 
     def _follow(self, command: Command, reply: Any) -> Any:
@@ -420,7 +458,9 @@ def nonsense() -> StoreUnavailable:
 
 def _unavailable(error: Exception) -> StoreUnavailable:
     """Say what is wrong without what an error may quote: ids and data."""
-    told = isinstance(error, (RedisError, RedisClusterException)) and not isinstance(error, InvalidResponse)
+    told = isinstance(error, (RedisError, RedisClusterException)) and not isinstance(
+        error, InvalidResponse
+    )
     text = str(error).partition(", with args")[0] if told else "no answer that could be understood"
     return StoreUnavailable(f"Redis: {text} ({type(error).__name__})")
 
@@ -428,7 +468,10 @@ def _unavailable(error: Exception) -> StoreUnavailable:
 # Where versions of redis-py differ, from 5 to 8
 
 _NAMELESS = (
-    ("_",) if signature(ConnectionPool.get_connection).parameters["command_name"].default is Parameter.empty else ()
+    ("_",)
+    if signature(ConnectionPool.get_connection).parameters["command_name"].default
+    is Parameter.empty
+    else ()
 )
 _SILENT: dict[str, Any] = (  # no CLIENT SETINFO, which is two round trips for every connection
     {"driver_info": None}

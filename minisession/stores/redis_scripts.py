@@ -1,20 +1,22 @@
 """What `RedisStore` has Redis do in one step, in Lua.
 
-Each script checks everything before its first write, and writes first what can be refused, because Redis
-rolls nothing back.  KEYS are records, and last, where there is one, the index of the record's user, which
-is written before the record.  Scripts compare bytes and never decode a record.  They are sent in full:
-EVAL takes as long as EVALSHA (measured), and no restart, failover or ``SCRIPT FLUSH`` can have lost them.
+Each script checks everything before its first write, and writes first what can be refused, because
+Redis rolls nothing back.  KEYS are records, and last, where there is one, the index of the record's
+user, which is written before the record.  Scripts compare bytes and never decode a record.  They
+are sent in full: EVAL takes as long as EVALSHA (measured), and no restart, failover or
+``SCRIPT FLUSH`` can have lost them.
 
-In a Cluster, a slot that is being moved lets no key be made where it is moved from.  So whatever a script
-has deleted there, it cannot write again, and a script of two keys of which one is missing is refused.
+In a Cluster, a slot that is being moved lets no key be made where it is moved from.  So whatever a
+script has deleted there, it cannot write again, and a script of two keys of which one is missing is
+refused.
 """
 
-# What `pcall` returns of a list, a hash or the like is an error; that is no record of ours, and never what was seen.
+# What `pcall` returns of a list or a hash is an error: no record of ours, and never what was seen.
 _SEEN = """\
 local found = redis.pcall('GET', KEYS[1])
 if found ~= ARGV[1] then
-  if type(found) == 'table' and not string.find(found.err, 'WRONGTYPE', 1, true) then return found end
-  return 0
+  if type(found) ~= 'table' or string.find(found.err, 'WRONGTYPE', 1, true) then return 0 end
+  return found
 end
 """
 
@@ -102,12 +104,13 @@ local entered = 1
 if KEYS[4] then entered = enter(KEYS[4], ARGV[2], ARGV[3]) end
 if ARGV[2] ~= '0' then redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[2]) end
 redis.call('SET', KEYS[1], '', 'PX', ARGV[5])
-if ARGV[6] == '' then redis.call('DEL', KEYS[3]) else redis.call('SET', KEYS[3], ARGV[6], 'PX', ARGV[5]) end
+if ARGV[6] == '' then redis.call('DEL', KEYS[3])
+else redis.call('SET', KEYS[3], ARGV[6], 'PX', ARGV[5]) end
 return math.max(entered, 1)"""
 )
-"""KEYS old record, new record, heir[, index]; ARGV seen, ttl, new id, data, tombstone's ttl, heir."""
+"""KEYS old record, new one, heir[, index]; ARGV seen, ttl, new id, data, tombstone's ttl, heir."""
 
-# Where memory is full, the tombstone takes the place of what it buries: after a DEL, a SET is allowed.
+# Where memory is full, the tombstone takes the place of what it buries: after DEL, SET is allowed.
 BURY = (
     _SEEN
     + """\
@@ -123,15 +126,41 @@ return 1"""
 )
 """KEYS record[, heir]; ARGV seen, tombstone's ttl, heir."""
 
-STATE = """\
-local size = redis.pcall('STRLEN', KEYS[1])
-if type(size) == 'table' then return 0 end
-if size > 0 then return -1 end
-local left = redis.call('PTTL', KEYS[1])
-if left < 0 or left > tonumber(ARGV[1]) then return 0 end
-local now = redis.call('TIME')
-return now[1] * 1000 + math.floor(now[2] / 1000) + left - ARGV[1]"""
-"""KEYS record; ARGV tombstone's ttl.  -1: it lives; 0: there is none; else when it became a tombstone, in ms."""
+# The only script with keys that it was not given: on one node it may, and by single steps one might
+# never catch up.
+END = """\
+local key = KEYS[1]
+for _ = 1, 1000 do
+  if redis.call('STRLEN', key) > 0 then return redis.call('DEL', key) end
+  local tagged = string.find(key, '^[^{]*{[^}]+}')
+  local heir = redis.call('GET', ARGV[1] .. (tagged and key or '{' .. key .. '}'))
+  if not heir then return 0 end
+  key = ARGV[2] .. heir
+end
+return 2"""
+"""KEYS tombstone; ARGV what keys of heirs begin with, and those of records.  2: no end of heirs."""
+
+STATES = """\
+local states, now = {}, redis.call('TIME')
+for number, key in ipairs(KEYS) do
+  local size, state = redis.pcall('STRLEN', key), 0
+  if type(size) == 'table' then
+    if not string.find(size.err, 'WRONGTYPE', 1, true) then return size end
+  elseif size > 0 then
+    state = -1
+  else
+    local left = redis.call('PTTL', key)
+    if left > tonumber(ARGV[1]) then state = 1
+    elseif left >= 0 then state = now[1] * 1000 + math.floor(now[2] / 1000) + left - ARGV[1] end
+  end
+  states[number] = state
+end
+return states"""
+"""KEYS records; ARGV tombstone's ttl.
+
+Of each: -1: it lives; 0: there is none; else when it became a tombstone, by Redis' clock, in ms; 1
+where that is not known, since another program has moved its end.
+"""
 
 PRUNE = """\
 local now, before, dead = redis.call('TIME'), tonumber(ARGV[1]), {}
@@ -142,4 +171,4 @@ for i = 2, #ARGV do
 end
 if #dead == 0 then return 0 end
 return redis.call('ZREM', KEYS[1], unpack(dead))"""
-"""KEYS index; ARGV since (s; from 0 down: before now), ids.  How many have gone that were not refreshed since."""
+"""KEYS index; ARGV since (s; up to 0: before now), ids.  How many, not refreshed since, have gone."""

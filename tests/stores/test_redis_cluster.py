@@ -126,7 +126,7 @@ def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 class TestContract(StoreContract, unittest.TestCase):
-    tick = 60.0
+    tick = 5.0
     cluster: Cluster
 
     @pytest.fixture(autouse=True)

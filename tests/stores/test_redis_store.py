@@ -118,14 +118,14 @@ class RedisContract(StoreContract):
 
 
 class TestByURL(RedisContract, unittest.TestCase):
-    tick = 60.0
+    tick = 5.0
 
     def connect(self) -> Store:
         return RedisStore(self.server.url, clock=self.clock, prefix="s[e]ss?*^-\\:")
 
 
 class TestByClient(RedisContract, unittest.TestCase):
-    tick = 60.0
+    tick = 5.0
 
     def connect(self) -> Store:
         """With the newer protocol, of which the URLs make no use."""
@@ -494,7 +494,7 @@ class TestListingMeanwhile:
             current = [next(ids)]
             store.create(id, b"data", clock() + HOUR, "ann")
 
-            def looks(listed: list[bytes]) -> list[bytes]:
+            def looks(listed: list[bytes]) -> list[int]:
                 new = next(ids)
                 store.rotate(current[0], b"data", new, b"data", clock() + HOUR, "ann", inherits=inherits)
                 current[0] = new
