@@ -1,14 +1,14 @@
 """`MemoryStore`: sessions in this process, bounded, without a thread, a sweep or a pause.
 
-Everything is kept in dicts of str, bytes and int, which CPython's garbage collector does not walk, and
-each is one of many small ones: a dict of a million entries stops the world when it is resized, or asked
-for its first entry.
+The records are the truth.  Each is one dict entry, written by one assignment.  Everything else is a
+hint, entered before its record is written and removed after it: `Order` knows which sessions end first,
+and those of a user.  What ends first is freed first, and evicted first.
 
-- Records live in shards, by the hash of their id.  Each begins with its expiry, in 8 bytes: a float
-  object would take 32, and another lookup.
-- `_Calendar` knows what has expired; every call frees a few.
-- `_Recency` knows which session was used longest ago, for when the store is full.
-- `_Owners` knows whose a session is, and each user's sessions, oldest first.
+A call that changes something first writes down what it is about to do; what an exception interrupts (a
+signal's, a `RecursionError`, a `MemoryError`), the next call completes.
+
+What grows is a dict of str, bytes and float, which CPython's garbage collector does not walk, and one of
+many small ones: a large one would stop all threads whenever it grows.
 """
 
 from __future__ import annotations
@@ -17,101 +17,166 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush, heapreplace
-from itertools import count
-from math import frexp, inf, isfinite
-from operator import itemgetter
+from itertools import chain
+from math import inf
+from typing import Any
 
-from .base import Stored
+from ..errors import StoreUnavailable
+from .base import TOMBSTONE, TOMBSTONE_LIFE, Stored
+from .memory_order import Order
 
-FREED_PER_CALL = 128  # entries; about 0.2 ms, and 1,000 requests free 100,000 sessions
-SHARD_SIZE = 1200  # entries, on average; a dict with 2,048 slots holds 1,365 on CPython
-BUCKET_SIZE = 85  # entries; what a dict with 128 slots holds
-SORTING = 10  # sorting a bucket takes as long as freeing this many
+# Hints that one call meets to free what has expired; about 0.3 ms.
+FREED_PER_CALL = 128
+# Entries of a dict, on average; one of 16,384 slots holds 10,922, and grows in 0.3 ms.
+SHARD_SIZE = 8192
+# Of the time that a session has left, so much its hint may lag: most writes need not move it.
+LAG = 0.01
+# Lagging hints that an eviction brings up to date before it takes one as it is.
+LAGGING_PER_CALL = 32
 
-_HEAD = struct.Struct("d")  # a record's expiry
-_head_of = _HEAD.unpack_from
+# A record is its head, its owner and its data.  The head says when it ends, when its hint says that it
+# does (of a tombstone: which rotation made it), and where the data begin.
+_HEAD = struct.Struct("=ddI")
 _HEAD_SIZE = _HEAD.size
+_head_of = _HEAD.unpack_from
+
+# The key of a hint for a user's session: the user's hash, and when the session ends.
+_OWN = struct.Struct(">qd")
+
+_Hints = tuple[tuple[Order[Any], Any], ...]
+"""Where a record is to be found by when it ends, and by whose it is."""
+
+_Step = tuple[str, bytes | None, _Hints, _Hints]
+"""An id, its record or None, and the hints that lead to it before and after."""
+
+_Change = tuple[list[_Step] | None, int, int]
+"""What is being done (None: all goes), and how many sessions and bytes there are then."""
 
 
 class MemoryStore:
     """Sessions in one process, for any number of threads: the default.
 
-    They end with the process, and other processes do not see them.  The cost of a call does not grow
-    with the number of sessions; what has expired is freed as other sessions come and go, at most 128
-    entries a call.
+    They end with the process, and other processes do not see them.  What has expired is freed as
+    sessions are used, a bounded number a call.
 
     Args:
-        max_sessions: sessions held at most.  A full store drops what has expired; else the least
-            recently used session without a user; else the oldest of the same user; else the least
-            recently used.
+        max_sessions: sessions held at most, of which no user has more than a hundredth (or 100).
+        max_bytes: bytes of their records at most.  A full store drops what has expired; else the
+            session without a user that would end first; else the same user's that would; else
+            whichever would.
         clock: the time, in Unix seconds.
     """
 
     in_process = True
 
-    def __init__(self, *, max_sessions: int = 100_000, clock: Callable[[], float] = time.time) -> None:
-        if isinstance(max_sessions, bool) or not isinstance(max_sessions, int):
-            raise TypeError(f"max_sessions must be an int, not {max_sessions!r}")
-        if max_sessions < 1:
-            raise ValueError(f"max_sessions must be at least 1, not {max_sessions!r}")
+    def __init__(
+        self,
+        *,
+        max_sessions: int = 100_000,
+        max_bytes: int = 256 * 1024 * 1024,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        for name, limit in (("max_sessions", max_sessions), ("max_bytes", max_bytes)):
+            if isinstance(limit, bool) or not isinstance(limit, int):
+                raise TypeError(f"{name} must be an int, not {limit!r}")
+            if limit < 1:
+                raise ValueError(f"{name} must be at least 1, not {limit!r}")
         if not callable(clock):
             raise TypeError(f"clock must be callable, not {clock!r}")
-        self._max = max_sessions
-        self._clock = clock
+        self._max_sessions, self._max_bytes, self._clock = max_sessions, max_bytes, clock
+        self._share = max(100, max_sessions // 100)
+        self._shards = max_sessions // SHARD_SIZE + 1
         self._lock = threading.Lock()
-        self._shards = shards = max_sessions // SHARD_SIZE + 1
-        self._live = 0  # records that are not tombstones
-        self._records: list[dict[str, bytes]] = [{} for _ in range(shards)]
-        self._calendar = _Calendar(shards, self._expiry)
-        self._anonymous, self._owned = _Recency(shards), _Recency(shards)
-        self._owners = _Owners(shards)
+        self._rotations = 0
+        self._start_over()
 
     def __len__(self) -> int:
         """Return how many sessions are held; expired ones that are not yet freed count, tombstones do not."""
-        return self._live
+        with self._lock:
+            self._complete()
+            return self._live
 
-    # The five verbs
+    # The verbs
 
     def load(self, id: str) -> Stored | None:
-        """Return the record, or None; a session that is loaded counts as used."""
-        with self._lock:
-            shard, record = self._find(id)
-            if record is None:
-                return None
-            if len(record) > _HEAD_SIZE:
-                (self._owned if id in self._owners.whose[shard] else self._anonymous).use(shard, id)
-            return Stored(record[_HEAD_SIZE:], _head_of(record)[0])
+        """Return the record, or None."""
+        now = self._clock()
+        if self._due <= now or self._change is not None:
+            with self._lock:
+                self._tidy(now)
+        packed = self._records[hash(id) % self._shards].get(id)
+        if packed is None:
+            return None
+        end, _, start = _head_of(packed)
+        return Stored(packed[start:], end) if end > now else None
 
     def create(self, id: str, data: bytes, expires_at: float, user: str | None = None) -> bool:
-        """Store a new record, in the place of another if the store is full."""
+        """Store a new record, in the place of others if the store is full."""
         with self._lock:
-            shard, record = self._find(id)
-            if record is not None:
+            now = self._tidy(self._clock())
+            if self._find(id, now) is not None:
                 return False
-            self._put(shard, id, data, expires_at, user, b"")
+            owner = _owner(user)
+            self._make_room(id, owner, b"", data, now)
+            self._commit((id, _pack(expires_at, expires_at, owner, data)))
             return True
 
     def replace(self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None) -> bool:
         """Store ``data`` if the record is still ``seen``."""
         with self._lock:
-            shard, record = self._find(id)
-            if record is None or record[_HEAD_SIZE:] != seen:
+            now = self._tidy(self._clock())
+            if not _is_seen(self._find(id, now), seen):
                 return False
-            self._put(shard, id, data, expires_at, user, seen)
+            owner = _owner(user)
+            self._make_room(id, owner, seen, data, now)
+            hinted = _hinted(self._records[hash(id) % self._shards][id], owner, expires_at, now)
+            self._commit((id, _pack(expires_at, hinted if data else 0, owner, data)))
             return True
 
     def touch(self, id: str, seen: bytes, expires_at: float, user: str | None = None) -> bool:
         """Move the expiry if the record is still ``seen``."""
         return self.replace(id, seen, seen, expires_at, user)
 
-    def delete(self, id: str) -> bool:
-        """Forget the record."""
+    def rotate(
+        self,
+        old: str,
+        seen: bytes,
+        new: str,
+        data: bytes,
+        expires_at: float,
+        user: str | None = None,
+        *,
+        inherits: bool,
+    ) -> bool:
+        """Store ``data`` under ``new``, and a tombstone under ``old``, if that is still ``seen``."""
         with self._lock:
-            _, record = self._find(id)
-            if record is not None:
-                self._drop(id)
-            return record is not None
+            now = self._tidy(self._clock())
+            if not _is_seen(self._find(old, now), seen) or self._find(new, now) is not None:
+                return False
+            owner = _owner(user)
+            self._make_room(old, owner, seen, data, now)
+            self._rotations += 1
+            heir = _owner(new) if inherits else b""
+            tombstone = _pack(now + TOMBSTONE_LIFE, self._rotations, heir, TOMBSTONE)
+            self._commit((new, _pack(expires_at, expires_at, owner, data)), (old, tombstone))
+            return True
+
+    def heir(self, id: str) -> str | None:
+        """Return the id that inherited from a tombstone, or None."""
+        with self._lock:
+            packed = self._find(id, self._tidy(self._clock()))
+        if packed is None or len(packed) > _head_of(packed)[2] or len(packed) == _HEAD_SIZE:
+            return None
+        return packed[_HEAD_SIZE + 1 :].decode("utf-8", "surrogatepass")
+
+    def delete(self, id: str) -> bool:
+        """Delete the record; a tombstone stays."""
+        with self._lock:
+            packed = self._find(id, self._tidy(self._clock()))
+            if packed is None or len(packed) == _head_of(packed)[2]:
+                return False
+            self._commit((id, None))
+            return True
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
@@ -119,279 +184,212 @@ class MemoryStore:
     # Listing
 
     def ids(self, user: str | None = None) -> Iterator[str]:
-        """Yield the ids of live sessions; of one user, oldest first."""
-        if user is None:
-            for records in self._records:
-                with self._lock:
-                    now = self._clock()
-                    live = [id for id in records if len(records[id]) > _HEAD_SIZE and self._expiry(id) > now]
-                yield from live
-        else:
+        """Yield the ids of sessions, of all or of one user; one that is rotated meanwhile may come by its old id."""
+        owner = _owner(user)
+        with self._lock:
+            self._tidy(self._clock())
+            rotations = self._rotations
+            own = self._of_users.between(*_span(owner)) if owner else []
+        yield from (id for id in own if self._is_listed(id, owner, rotations))
+        for records in [] if owner else self._records:
             with self._lock:
-                owned = list(self._owners.ids(user))
-            for id in owned:
-                with self._lock:
-                    shard, record = self._find(id)
-                    listed = record is not None and self._owners.whose[shard].get(id) == user
-                if listed:
-                    yield id
+                ids = list(records)
+            yield from (id for id in ids if self._is_listed(id, owner, rotations))
 
     def purge(self) -> int:
-        """Free all that has expired, a shard at a time; return how many sessions."""
-        return self._free_until(self._clock())
+        """Free all that has expired, a bounded number at a time; return how many sessions."""
+        now, freed = self._clock(), 0
+        while self._due <= now or self._change is not None:
+            with self._lock:
+                self._complete()
+                freed += self._free(now)
+        return freed
 
     def clear(self) -> int:
-        """Forget every session, and every tombstone, a shard at a time; return how many sessions."""
-        return self._free_until(inf)
+        """Forget every session, and every tombstone, at once; return how many sessions."""
+        with self._lock:
+            self._tidy(self._clock())
+            ended = self._live
+            parts: list[list[Any]] = [self._records, *(order.pieces for order in self._orders)]
+            self._change = None, 0, 0
+            self._complete()
+        # Freeing memory takes longer than forgetting: others get in between.
+        for part in parts:
+            while part:
+                part.pop()
+        return ended
+
+    def _is_listed(self, id: str, owner: bytes, rotations: int) -> bool:
+        """Return whether it is a session, the owner's if there is one, or was one so many rotations ago."""
+        packed = self._records[hash(id) % self._shards].get(id)
+        if packed is None:
+            return False
+        end, rotation, start = _head_of(packed)
+        if end <= self._clock():
+            return False
+        if len(packed) == start:
+            return bool(rotation > rotations)
+        return not owner or _owner_of(packed) == owner
 
     # Inside, under the lock
 
-    def _find(self, id: str) -> tuple[int, bytes | None]:
-        """Return the shard, and the live record if there is one.  Every verb comes by here."""
-        now = self._clock()
-        agenda = self._calendar.agenda
-        if agenda and agenda[0][0] <= now:
-            for dead in self._calendar.due(now):
-                self._forget(dead)
-        shard = hash(id) % self._shards
-        record = self._records[shard].get(id)
-        if record is not None and _head_of(record)[0] <= now:
-            self._drop(id)
-            record = None
-        return shard, record
+    def _start_over(self) -> None:
+        self._records: list[dict[str, bytes]] = [{} for _ in range(self._shards)]
+        self._anonymous, self._owned, self._tombstones = Order[float](), Order[float](), Order[float]()
+        self._of_users = Order[bytes]()
+        self._orders = self._anonymous, self._owned, self._tombstones, self._of_users
+        self._live = self._bytes = 0  # of what is not a tombstone
+        self._due = inf  # nothing ends before
+        self._change: _Change | None = None
 
-    def _put(self, shard: int, id: str, data: bytes, expires_at: float, user: str | None, before: bytes) -> None:
-        if data and not before:
-            if self._live >= self._max:
-                self._make_room(user)
-            self._live += 1
-        elif before and not data:
-            self._live -= 1
-        self._records[shard][id] = _HEAD.pack(expires_at) + data
-        self._calendar.file(shard, id, expires_at, self._clock)
-        owner, previous = user if data else None, self._owners.whose[shard].get(id)
-        if owner != previous:
-            self._owners.give(shard, id, owner)
-        if before and not (data and (owner is None) == (previous is None)):
-            (self._anonymous if previous is None else self._owned).forget(shard, id)
-        if data:
-            (self._anonymous if owner is None else self._owned).use(shard, id)
+    def _tidy(self, now: float) -> float:
+        """Do what every call does first: complete what was interrupted, and free a little.  Return the time."""
+        self._complete()
+        if self._due <= now:
+            self._free(now)
+        return now
 
-    def _make_room(self, user: str | None) -> None:
-        victim = self._anonymous.oldest()  # what has expired is gone already: `_find` was here
-        if victim is None and user is not None:
-            victim = next(self._owners.ids(user), None)
-        if victim is None:
-            victim = self._owned.oldest()
-        if victim is not None:
-            self._drop(victim)
+    def _find(self, id: str, now: float) -> bytes | None:
+        """Return the record, if it lives."""
+        packed = self._records[hash(id) % self._shards].get(id)
+        if packed is not None and _head_of(packed)[0] <= now:
+            self._commit((id, None))
+            return None
+        return packed
 
-    def _free_until(self, moment: float) -> int:
-        """Free what expires by then, and let others in after each shard."""
-        freed = 0
-        for records in self._records:
-            with self._lock:
-                freed += self._live
-                for id in [id for id in records if self._expiry(id) <= moment]:
-                    self._drop(id)
-                freed -= self._live
-        return freed
+    def _free(self, now: float) -> int:
+        """Free some of what has expired; return how many sessions."""
+        held, met, due = self._live, 0, inf
+        for order in (self._anonymous, self._owned, self._tombstones):
+            hint = order.after(-inf)
+            while hint is not None and hint[0] <= now and met < FREED_PER_CALL:
+                met += 1
+                if _head_of(self._records[hash(hint[1]) % self._shards][hint[1]])[0] <= now:
+                    self._commit((hint[1], None))
+                else:
+                    self._refile(hint[1])
+                hint = order.after(-inf)
+            if hint is not None:
+                due = min(due, hint[0])
+        self._due = due
+        return held - self._live
 
-    def _drop(self, id: str) -> None:
-        self._calendar.remove(hash(id) % self._shards, id)
-        self._forget(id)
+    def _refile(self, id: str) -> None:
+        """Bring a record's hint up to date."""
+        packed = self._records[hash(id) % self._shards][id]
+        end, _, start = _head_of(packed)
+        self._commit((id, _HEAD.pack(end, end, start) + packed[_HEAD_SIZE:]))
 
-    def _forget(self, id: str) -> None:
-        shard = hash(id) % self._shards
-        if len(self._records[shard].pop(id)) > _HEAD_SIZE:
-            self._live -= 1
-        self._owners.give(shard, id, None)
-        self._anonymous.forget(shard, id)
-        self._owned.forget(shard, id)
+    def _make_room(self, id: str, owner: bytes, seen: bytes, data: bytes, now: float) -> None:
+        """Evict, in the order that the class describes, until there is room for data in the place of what was seen."""
+        if len(data) > self._max_bytes:
+            raise StoreUnavailable(f"a record of {len(data)} bytes is larger than max_bytes={self._max_bytes}")
+        sessions, size = self._max_sessions - (not seen), self._max_bytes + len(seen) - len(data)
+        own = self._in_turn(self._of_users, owner, id) if owner else iter(())
+        if owner and (not seen or owner != _owner_of(self._records[hash(id) % self._shards][id])):
+            while self._of_users.are_many_between(*_span(owner), self._share):
+                self._commit((next(own), None))
+        victims = chain(self._in_turn(self._anonymous, b"", id), own, self._in_turn(self._owned, b"", id))
+        while self._live > sessions or self._bytes > size:
+            if not (self._due <= now and self._free(now)):
+                self._commit((next(victims), None))
 
-    def _expiry(self, id: str) -> float:
-        expires_at: float = _head_of(self._records[hash(id) % self._shards][id])[0]
-        return expires_at
-
-
-class _Calendar:
-    """Who expires next, exactly, without a place of its own for each expiry.
-
-    Ids are thrown into buckets, each for a thousandth or so of the time that its sessions had left.
-    When that begins, the bucket is sorted, and then emptied from its end.  A session that is used
-    stays where it is until then.
-    """
-
-    def __init__(self, shards: int, expiry: Callable[[str], float]) -> None:
-        self._expiry = expiry
-        self._filed: list[dict[str, int]] = [{} for _ in range(shards)]  # id: its bucket's number
-        self._shards = shards
-        self._buckets: dict[int, dict[str, None]] = {}
-        self._begins: dict[int, float] = {}  # of the buckets that are not sorted
-        self._open: dict[float, int] = {}  # beginning: the bucket that takes more
-        self.agenda: list[tuple[float, int]] = []  # a heap: no sooner than this, and in which bucket
-        self._numbers = count()
-
-    def file(self, shard: int, id: str, expires_at: float, now: Callable[[], float]) -> None:
-        number = self._filed[shard].get(id)
-        if number is not None:
-            if self._begins.get(number, inf) <= expires_at < inf:
-                return
-            self.remove(shard, id)
-        begin = expires_at
-        if isfinite(expires_at):
-            begin -= expires_at % 2.0 ** frexp((expires_at - now()) / 1024)[1]
-        number = self._open.get(begin)
-        if number not in self._begins or len(self._buckets[number]) >= BUCKET_SIZE:
-            number = self._begin(begin)
-        self._buckets[number][id] = None
-        self._filed[shard][id] = number
-
-    def remove(self, shard: int, id: str) -> None:
-        number = self._filed[shard].pop(id)
-        bucket = self._buckets[number]
-        del bucket[id]
-        if not bucket:
-            del self._buckets[number]
-            self._begins.pop(number, None)
-
-    def due(self, now: float) -> list[str]:
-        """Remove what has expired, soonest first and a bounded number, and return it."""
-        agenda = self.agenda
-        dead: list[str] = []
-        work = FREED_PER_CALL - 2  # one more may be the record asked for, and one evicted
-        while work > 0 and agenda and agenda[0][0] <= now:
-            work -= 1
-            number = agenda[0][1]
-            if number in self._begins:
-                work -= SORTING
-                self._sort(number)
-            id = next(reversed(self._buckets.get(number, {})), None)
-            if id is None:
-                heappop(agenda)
-            elif (expires_at := self._expiry(id)) > now:
-                heapreplace(agenda, (expires_at, number))
+    def _in_turn(self, order: Order[Any], owner: bytes, spared: str) -> Iterator[str]:
+        """Yield sessions, what ends first first, without one; the owner's alone if there is one."""
+        low, high = _span(owner) if owner else (-inf, inf)
+        patience = LAGGING_PER_CALL
+        hint = order.after(low)
+        while hint is not None and hint[0] <= high:
+            packed = self._records[hash(hint[1]) % self._shards][hint[1]]
+            end, hinted, _ = _head_of(packed)
+            if hint[1] == spared or (owner and _owner_of(packed) != owner):
+                pass
+            elif hinted == end or not patience:
+                yield hint[1]
             else:
-                self.remove(hash(id) % self._shards, id)
-                dead.append(id)
-        return dead
+                patience -= 1
+                self._refile(hint[1])
+            hint = order.after(*hint)
 
-    def _begin(self, begin: float) -> int:
-        if len(self.agenda) + len(self._open) > 4 * len(self._buckets) + 64:  # most are of buckets long gone
-            self.agenda = [entry for entry in self.agenda if entry[1] in self._buckets]
-            heapify(self.agenda)
-            self._open = {begin: number for begin, number in self._open.items() if number in self._begins}
-        number = self._open[begin] = next(self._numbers)
-        self._buckets[number] = {}
-        self._begins[number] = begin
-        heappush(self.agenda, (begin, number))
-        return number
+    def _commit(self, *writes: tuple[str, bytes | None]) -> None:
+        """Write records, or delete those that are None: all of them, or none."""
+        live, size, steps = self._live, self._bytes, []
+        for id, packed in writes:
+            had, was = self._describe(self._records[hash(id) % self._shards].get(id))
+            has, will = self._describe(packed)
+            live += (has > 0) - (had > 0)
+            size += has - had
+            steps.append((id, packed, was, will))
+        self._change = steps, live, size
+        self._complete()
 
-    def _sort(self, number: int) -> None:
-        del self._begins[number]
-        self._buckets[number] = dict.fromkeys(sorted(self._buckets[number], key=self._expiry, reverse=True))
-
-
-class _Recency:
-    """Who was used longest ago, exactly, over all shards.
-
-    Each shard's dict has when its sessions were used.  A use does not move its session there: the dict would
-    then keep the id that came with the request, beside the one that it came with first.  So the dict is in
-    order of use as it was when last sorted, of which `_sorted` has the time: those not used since are the
-    oldest, and in order.  Those used since are moved behind them when somebody asks for the oldest.
-
-    A heap holds what was each shard's oldest when last asked.  Use only makes a shard's oldest younger, so
-    the heap's first is right as soon as it is up to date.
-    """
-
-    def __init__(self, shards: int) -> None:
-        self._used: list[dict[str, int]] = [{} for _ in range(shards)]  # id: when, by `_ticks`
-        self._sorted = [-1] * shards  # when, by `_ticks`
-        self._ticks = count()
-        self._heads: list[tuple[int, int]] = []
-        self._has_head = bytearray(shards)
-
-    def use(self, shard: int, id: str) -> None:
-        used, tick = self._used[shard], next(self._ticks)
-        if not self._has_head[shard]:
-            self._has_head[shard] = 1
-            heappush(self._heads, (tick, shard))
-        used[id] = tick
-
-    def forget(self, shard: int, id: str) -> None:
-        self._used[shard].pop(id, None)
-
-    def oldest(self) -> str | None:
-        while self._heads:
-            tick, shard = self._heads[0]
-            first = self._first(shard)
-            if first is None:
-                heappop(self._heads)
-                self._has_head[shard] = 0
-            elif first[1] == tick:
-                return first[0]
-            else:
-                heapreplace(self._heads, (first[1], shard))
-        return None
-
-    def _first(self, shard: int) -> tuple[str, int] | None:
-        used, moved = self._used[shard], list[str]()
-        for id, tick in used.items():
-            if tick < self._sorted[shard]:
-                for other in moved:
-                    used[other] = used.pop(other)
-                return id, tick
-            moved.append(id)
-        self._used[shard] = used = dict(sorted(used.items(), key=itemgetter(1)))
-        self._sorted[shard] = next(self._ticks)
-        return next(iter(used.items()), None)
-
-
-class _Owners:
-    """Whose each session is, and each user's sessions, oldest first: linked lists made of dicts of str."""
-
-    def __init__(self, shards: int) -> None:
-        self.whose: list[dict[str, str]] = [{} for _ in range(shards)]
-        self._shards = shards
-        # By the shard of what is looked up, be it a user or an id
-        self._first: list[dict[str, str]] = [{} for _ in range(shards)]
-        self._last: list[dict[str, str]] = [{} for _ in range(shards)]
-        self._after: list[dict[str, str]] = [{} for _ in range(shards)]
-        self._before: list[dict[str, str]] = [{} for _ in range(shards)]
-
-    def give(self, shard: int, id: str, user: str | None) -> None:
-        """Make it the user's newest session, or nobody's; what is the user's already stays in its place."""
-        owner = self.whose[shard].get(id)
-        if owner == user:
+    def _complete(self) -> None:
+        """Carry out the change that was committed, also for the second time."""
+        if self._change is None:
             return
-        if owner is not None:
-            del self.whose[shard][id]
-            before, after = self._before[shard].pop(id, None), self._after[shard].pop(id, None)
-            self._link(self._first, self._after, owner, before, after)
-            self._link(self._last, self._before, owner, after, before)
-        if user is not None:
-            self.whose[shard][id] = user
-            here = hash(user) % self._shards
-            last = self._last[here].get(user)
-            if last is None:
-                self._first[here][user] = id
+        steps, live, size = self._change
+        if steps is None:
+            self._start_over()
+            return
+        for id, packed, was, will in steps:
+            if will and will != was:
+                self._due = min(self._due, will[0][1])
+                # Each request brings a copy of its id; only the first is to be kept.
+                kept = was[0][0].kept(was[0][1], id) if was else id
+                for order, key in will:
+                    if (order, key) not in was:
+                        order.add(key, kept)
+            records = self._records[hash(id) % self._shards]
+            if packed is None:
+                records.pop(id, None)
             else:
-                self._after[hash(last) % self._shards][last] = id
-                self._before[shard][id] = last
-            self._last[here][user] = id
+                records[id] = packed
+            if was != will:
+                for order, key in was:
+                    if (order, key) not in will:
+                        order.discard(key, id)
+        self._live, self._bytes = live, size
+        self._change = None
 
-    def ids(self, user: str) -> Iterator[str]:
-        id = self._first[hash(user) % self._shards].get(user)
-        while id is not None:
-            yield id
-            id = self._after[hash(id) % self._shards].get(id)
+    def _describe(self, packed: bytes | None) -> tuple[int, _Hints]:
+        """Return how many bytes of data a record has, and the hints that lead to it."""
+        if packed is None:
+            return 0, ()
+        end, hinted, start = _head_of(packed)
+        if len(packed) == start:
+            return 0, ((self._tombstones, end),)
+        if start == _HEAD_SIZE:
+            return len(packed) - start, ((self._anonymous, hinted),)
+        key = _OWN.pack(hash(_owner_of(packed)), hinted)
+        return len(packed) - start, ((self._owned, hinted), (self._of_users, key))
 
-    def _link(
-        self, ends: list[dict[str, str]], links: list[dict[str, str]], user: str, one: str | None, other: str | None
-    ) -> None:
-        """Let what pointed to a removed id, ``one`` or the user's end, point to ``other``."""
-        here, key = (ends, user) if one is None else (links, one)
-        if other is None:
-            del here[hash(key) % self._shards][key]
-        else:
-            here[hash(key) % self._shards][key] = other
+
+def _pack(end: float, hinted: float, owner: bytes, data: bytes) -> bytes:
+    return _HEAD.pack(end, hinted, _HEAD_SIZE + len(owner)) + owner + data
+
+
+def _owner(name: str | None) -> bytes:
+    """Return what a record has of a user, or of an heir; nothing for None."""
+    return b"" if name is None else b"@" + name.encode("utf-8", "surrogatepass")
+
+
+def _owner_of(packed: bytes) -> bytes:
+    return packed[_HEAD_SIZE : _head_of(packed)[2]]
+
+
+def _is_seen(packed: bytes | None, seen: bytes) -> bool:
+    """Return whether a record's data are what was seen; a tombstone's never are."""
+    return bool(packed and seen and len(packed) == _head_of(packed)[2] + len(seen) and packed.endswith(seen))
+
+
+def _hinted(packed: bytes, owner: bytes, end: float, now: float) -> float:
+    """Return when the hint of a record that is written again is to say that it ends."""
+    hinted = _head_of(packed)[1]
+    near = _owner_of(packed) == owner and 0 <= end - hinted <= LAG * (end - now)
+    return float(hinted) if near else end
+
+
+def _span(owner: bytes) -> tuple[bytes, bytes]:
+    """Return between which keys a user's lie."""
+    prefix = hash(owner).to_bytes(8, "big", signed=True)
+    return prefix, prefix + b"\xff" * 8
