@@ -12,7 +12,7 @@ from .stores.memory import MemoryStore
 from .stores.sqlite import SQLiteStore
 from .stores.urls import open_store
 from .users import SessionView, destroy_session, destroy_sessions_of, sessions_of
-from .wire.cookies import Cookie
+from .wire.attributes import Cookie
 
 __all__ = [
     "Cookie",

@@ -23,8 +23,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn, TextIO
 
 from .console import Console, printable
-from .errors import StoreUnavailable
-from .session import handle_of
+from .ending import end
+from .errors import SessionConflict, StoreUnavailable
+from .journal import handle_of
 from .stores.base import ListingStore
 from .stores.urls import open_store
 from .users import SessionView, destroy_sessions_of, view
@@ -82,6 +83,9 @@ def main(
     except StoreUnavailable as error:
         console.complain(f"the store is unavailable: {error}")
         return UNAVAILABLE
+    except SessionConflict as error:
+        console.complain(str(error))
+        return NOTHING
     except KeyboardInterrupt:
         console.complain("interrupted; what was done stays done")
         return INTERRUPTED
@@ -279,7 +283,7 @@ def _show(args: argparse.Namespace, store: ListingStore, console: Console) -> in
 
 def _destroy(args: argparse.Namespace, store: ListingStore, console: Console) -> int:
     if args.handle is not None:
-        destroyed = int(store.delete(_find(args.handle, store, console)))
+        destroyed = int(end(store, _find(args.handle, store, console)))
     else:
         if not args.yes:
             _make_sure(args.user, store, console)

@@ -16,32 +16,46 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # to the letter: who sends "get" is no browser
-REFUSAL = b"403 Forbidden: another site's page sent this request. Open the page here, and try again from there.\n"
+REFUSAL = (
+    b"403 Forbidden: another site's page sent this request."
+    b" Open the page here, and try again from there.\n"
+)
 
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?", re.ASCII | re.IGNORECASE)
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?",
+    re.ASCII | re.IGNORECASE,
+)
 _DEFAULT_PORT = {"http": ":80", "https": ":443"}
 
 
 class CrossOriginProtection:
-    """Answers 403 to unsafe requests that a browser sent from another origin; put it outside `SessionMiddleware`.
+    """Answers 403 to unsafe requests that a browser sent from another origin.
 
-    GET, HEAD and OPTIONS pass: they must change nothing.  Of the rest, ``Sec-Fetch-Site`` decides, which
-    browsers since 2023 send over https and to localhost; else ``Origin``, whose host and port must be the
-    ``Host``'s.  Requests with neither pass: they are no browser's, or an ancient one's.  ``Origin`` cannot
-    tell http from https, because a proxy may have ended TLS: send ``Strict-Transport-Security``.
+    Put it outside `SessionMiddleware`.
+
+    GET, HEAD and OPTIONS pass: they must change nothing.  Of the rest, ``Sec-Fetch-Site`` decides,
+    which browsers since 2023 send over https and to localhost; else ``Origin``, whose host and port
+    must be the ``Host``'s.  Requests with neither pass: they are no browser's, or an ancient
+    one's.  ``Origin`` cannot tell http from https, because a proxy may have ended TLS: send
+    ``Strict-Transport-Security``.
 
     Args:
         app: the WSGI app.
-        trusted_origins: whose pages may send anything, as ``"https://host"`` or ``"https://host:port"``.
-            Also the site's own, where a proxy changes ``Host``.
-        exempt: paths that anybody's page may send to, whole and exact, from the server's root, decoded.
+        trusted_origins: whose pages may send anything, as ``"https://host"`` or
+            ``"https://host:port"``. Also the site's own, where a proxy changes ``Host``.
+        exempt: paths that anybody's page may send to, whole and exact, from the server's root,
+        decoded.
 
     Raises:
         TypeError, ValueError: at construction, naming the argument, what was got, and the mend.
     """
 
     def __init__(
-        self, app: WSGIApplication, *, trusted_origins: Iterable[str] = (), exempt: Iterable[str] = ()
+        self,
+        app: WSGIApplication,
+        *,
+        trusted_origins: Iterable[str] = (),
+        exempt: Iterable[str] = (),
     ) -> None:
         if not callable(app):
             raise TypeError(f"app must be a WSGI app, a callable, not {app!r}")
@@ -52,32 +66,41 @@ class CrossOriginProtection:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""
-        if environ["REQUEST_METHOD"] in SAFE or not is_cross_origin(environ) or self._is_excepted(environ):
+        if (
+            environ["REQUEST_METHOD"] in SAFE
+            or not is_cross_origin(environ)
+            or self._is_excepted(environ)
+        ):
             return self.app(environ, start_response)
         self._tell(
-            logging.INFO, "403 for a cross-origin request: Sec-Fetch-Site %.80a, Origin %.80a, Host %.80a",
+            logging.INFO,
+            "403 for a cross-origin request: Sec-Fetch-Site %.80a, Origin %.80a, Host %.80a",
             *map(environ.get, ("HTTP_SEC_FETCH_SITE", "HTTP_ORIGIN", "HTTP_HOST")),
         )  # fmt: skip
-        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(REFUSAL)))]
+        headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(REFUSAL))),
+        ]
         start_response("403 Forbidden", headers)
         return [REFUSAL]
 
     def _is_excepted(self, environ: dict[str, Any]) -> bool:
-        # What the handler will see, and not normalised: "/x/../hook" is not "/hook" (CVE-2025-47910).
+        # What the handler will see, and not normalised: "/x/../hook" is not "/hook"
+        # (CVE-2025-47910).
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         return path in self._exempt or _field(environ, "HTTP_ORIGIN") in self._trusted
 
 
 def is_cross_origin(environ: dict[str, Any]) -> bool:
-    """Tell whether the browser says, or leaves possible, that another origin's page sent the request."""
+    """Return whether another origin's page sent the request, or may have, by what the browser says."""
     site = _field(environ, "HTTP_SEC_FETCH_SITE")
     if site:  # compared whole: of two headers, servers make "same-origin, cross-site"
         return site not in ("same-origin", "none")
     origin = _field(environ, "HTTP_ORIGIN")
     if not origin:
         return False
-    # Compared as text, not parsed as a URL: browsers send "null" or scheme://host[:port], lower-case and
-    # without a default port.  No Host is nobody's: SERVER_NAME would be a guess.
+    # Compared as text, not parsed as a URL: browsers send "null" or scheme://host[:port],
+    # lower-case and without a default port.  No Host is nobody's: SERVER_NAME would be a guess.
     scheme, _, host = origin.partition("://")
     return scheme not in ("http", "https") or not host or host != _field(environ, "HTTP_HOST")
 
@@ -100,8 +123,9 @@ def _origin(text: str) -> str:
     """Return an origin as browsers write it."""
     if not _ORIGIN.fullmatch(text):
         raise ValueError(
-            f"trusted_origins has {text!r}: write an origin as browsers do, such as 'https://example.com' or"
-            " 'http://localhost:8080', without a path, a pattern or letters beyond ASCII (use punycode)"
+            f"trusted_origins has {text!r}: write an origin as browsers do, such as"
+            " 'https://example.com' or 'http://localhost:8080', without a path, a pattern or letters"
+            " beyond ASCII (use punycode)"
         )
     origin = text.lower()
     return origin.removesuffix(_DEFAULT_PORT.get(origin.partition(":")[0], ""))
@@ -110,5 +134,7 @@ def _origin(text: str) -> str:
 def _path(text: str) -> str:
     """Return a path as PEP 3333 gives them."""
     if not text.startswith("/") or re.search("[*?#]", text):
-        raise ValueError(f"exempt has {text!r}: write a whole path, such as '/webhook'; there are no patterns")
+        raise ValueError(
+            f"exempt has {text!r}: write a whole path, such as '/webhook'; there are no patterns"
+        )
     return text.encode().decode("latin-1")

@@ -8,8 +8,9 @@
     ├── SessionTooLarge     the record is over ``max_bytes``; nothing was stored
     └── StoreUnavailable    the store is down, hung, full or read-only
 
-`StoreUnavailable` and `SessionConflict` that reach the middleware become ``503`` with ``Retry-After``.
-Mistakes in arguments, keys and values are Python's own `TypeError` and `ValueError`.
+`StoreUnavailable` and `SessionConflict` that reach the middleware become ``503`` with
+``Retry-After``. Mistakes in arguments, keys and values are Python's own `TypeError` and
+`ValueError`.
 """
 
 

@@ -1,15 +1,21 @@
 """When a session ends.  Pure: Unix seconds in, Unix seconds out.
 
-A session ends ``lifetime`` seconds after its last use (its own ``max_age``, or ``idle_timeout``), and
-``absolute`` seconds after it was created however busy it is, whichever comes first.
+A session ends ``lifetime`` seconds after its last use (its own ``max_age``, or ``idle_timeout``),
+and ``absolute`` seconds after it was created however busy it is, whichever comes first.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
 
-TOUCH_WORTH = 0.01  # of the lifetime: a touch that moves the expiry by less is not worth a write
-_LAST = 253402300799.0  # 9999-12-31T23:59:59Z, the last second that dates on the wire can name
+TOUCH_WORTH = 0.01
+"""A touch that moves the expiry by less than this share of the lifetime is not worth a write."""
+
+CLOCK_DIFFERENCE = 5.0
+"""Seconds by which the clocks of servers may differ without causing a write."""
+
+# 9999-12-31T23:59:59Z, the last second that dates on the wire can name.
+_LAST = 253402300799.0
 
 
 def deadline(now: float, created: float, lifetime: float, absolute: float | None) -> float:
@@ -19,7 +25,7 @@ def deadline(now: float, created: float, lifetime: float, absolute: float | None
 
 
 def touch_is_due(stored: float, fresh: float, lifetime: float) -> bool:
-    """Tell whether moving the expiry from ``stored`` to ``fresh`` is worth a write.
+    """Return whether moving the expiry from ``stored`` to ``fresh`` is worth a write.
 
     Earlier counts like later, so that a shortened timeout reaches the sessions that exist, and a
     store without a limit (``inf``) gets one.
@@ -27,6 +33,11 @@ def touch_is_due(stored: float, fresh: float, lifetime: float) -> bool:
     return abs(fresh - stored) >= TOUCH_WORTH * lifetime
 
 
+def is_half_over(now: float, stored: float, lifetime: float) -> bool:
+    """Return whether less than half of the lifetime is left: a slow request might outlast it."""
+    return stored - now < lifetime / 2
+
+
 def moment(seconds: float) -> datetime:
-    """Return Unix seconds as an aware UTC `datetime`; what is past the year 9999 is its last second."""
+    """Return Unix seconds as an aware UTC `datetime`, at most the last second of 9999."""
     return datetime.fromtimestamp(min(seconds, _LAST), timezone.utc)

@@ -1,4 +1,4 @@
-"""Log lines that anybody can cause: of each kind a few, then one a minute that says how many it stands for."""
+"""Log lines that anyone can cause: a few of each kind, then one a minute that counts the others."""
 
 from __future__ import annotations
 

@@ -1,27 +1,29 @@
 """Three-way merge by top-level key: how overlapping requests keep each other's changes.  Pure.
 
 A key that one side changed takes that side.  Changed by both: ours, the later save.  Deleted by one
-and changed by the other: deleted, because a deletion (of a permission, say) must not be undone by
-someone who had not seen it.
+and changed by the other: deleted, because a deletion (of a permission, say) must not be undone by a
+request that had not seen it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .wire.record import canonical
+from .wire.values import canonical
 
 
 def changed(base: Mapping[str, Any], now: Mapping[str, Any], key: str) -> bool:
-    """Tell whether ``key`` differs, as JSON text: to ``==``, ``1`` and ``True`` are the same."""
+    """Return whether ``key`` differs, as JSON text: to ``==``, ``1`` and ``True`` are the same."""
     if key in base and key in now:
         return canonical(base[key]) != canonical(now[key])
     return (key in base) != (key in now)
 
 
-def merge(base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what both sides' changes make of ``base``; values that nobody changed are our objects."""
+def merge(
+    base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what both sides' changes make of ``base``; what no one changed is our object."""
     merged = {}
     for key in [*theirs, *(key for key in ours if key not in theirs)]:
         mine, other = changed(base, ours, key), changed(base, theirs, key)
@@ -29,3 +31,38 @@ def merge(base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str,
             continue
         merged[key] = theirs[key] if other and not mine else ours[key]
     return merged
+
+
+def containers(values: Iterable[Any]) -> list[Any]:
+    """Return every list and dict in ``values``, nested ones too, as often as it is met.
+
+    What a container holds is looked at once, so that one which holds itself ends nothing.
+    """
+    found: list[Any] = []
+    pending, seen = list(values), set[int]()
+    while pending:
+        value = pending.pop()
+        if isinstance(value, (list, dict)):
+            found.append(value)
+            if id(value) not in seen:
+                seen.add(id(value))
+                pending += value if isinstance(value, list) else value.values()
+    return found
+
+
+def fill(mine: Any, new: Any, own: Mapping[int, Any]) -> Any:
+    """Return what stands for ``new``: ``mine``, filled with it, if that may be written into.
+
+    It may where both are lists, or both dicts, and ``mine`` is among ``own`` (by its
+    ``id()``).  What is nested under the same key or at the same position is treated in the same way.
+    """
+    if type(mine) is not type(new) or id(mine) not in own:
+        return new
+    if isinstance(new, list):
+        common = [fill(before, after, own) for before, after in zip(mine, new, strict=False)]
+        mine[:] = common + new[len(common) :]
+    else:
+        filled = {key: fill(mine.get(key), value, own) for key, value in new.items()}
+        mine.clear()
+        mine.update(filled)
+    return mine

@@ -6,16 +6,21 @@ They are shown and named by their handles, never by their ids, which are as good
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from .ending import end
+from .errors import SessionConflict
 from .expiry import moment
-from .session import JSON, Session, handle_of
+from .journal import handle_of
+from .session import Session, ids_of
 from .stores.base import ListingStore, Stored
+from .visit import JSON
 from .wire import record
 
-MAX_SWEEPS = 8  # of one `destroy_sessions_of`; each ends what the one before had overlooked
+MAX_SWEEPS = 32
+"""Of one `destroy_sessions_of`; each ends what the one before could not see."""
 
 log = logging.getLogger("minisession")
 
@@ -51,11 +56,18 @@ def view(id: str, stored: Stored | None) -> SessionView | None:
         log.warning("session %s not listed: its record is not a session (%s)", handle_of(id), error)
         return None
     created_at = None if found.created is None else moment(found.created)
-    return SessionView(handle_of(id), found.user, created_at, moment(stored.expires_at), found.data, len(stored.data))
+    return SessionView(
+        handle_of(id),
+        found.user,
+        created_at,
+        moment(stored.expires_at),
+        found.data,
+        len(stored.data),
+    )
 
 
 def sessions_of(store: ListingStore, user: str) -> Iterator[SessionView]:
-    """Yield the user's live sessions; one that begins or ends meanwhile may or may not be among them.
+    """Yield the user's live sessions; one that begins or ends meanwhile may be among them.
 
     Sessions that an Express app made are the user's from the first ``regenerate(user=…)`` here.
 
@@ -68,22 +80,25 @@ def sessions_of(store: ListingStore, user: str) -> Iterator[SessionView]:
 
 
 def destroy_session(store: ListingStore, user: str, handle: str) -> bool:
-    """End the one session of this user that has this handle; False if there is none.
+    """End the session of this user that has this handle; True only if it is logged out now.
 
-    It is looked for among the user's own, so that nobody ends another's by guessing.
+    It is looked for among the user's own, so that no one ends another's by guessing.  Where it is
+    given a new id meanwhile, it ends under that.
 
     Raises:
-        StoreUnavailable: the store failed.
+        StoreUnavailable, SessionConflict: the session may live on.  Call it again.
     """
     _check(store, user)
-    return any(store.delete(id) for id in store.ids(user) if handle_of(id) == handle)
+    ids = [id for id in store.ids(user) if handle_of(id) == handle]
+    ended = [end(store, id, belongs=_is_of(user)) for id in ids]
+    return any(ended)
 
 
 def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None = None) -> int:
     """End every session of the user, or every other one; return how many.
 
-    Call it when a password changes.  The sessions are gone when it returns, and no request in flight
-    brings one back; one that was given a new id meanwhile is found by the next of up to 8 sweeps.
+    Call it when a password changes.  When it returns, every session that the user had when it was
+    called is gone, whatever was given a new id meanwhile, and no request in flight brings one back.
 
     Args:
         store: the store that the middleware has.
@@ -92,25 +107,70 @@ def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None 
 
     Raises:
         StoreUnavailable: the store failed; some of the sessions may live on.  Call it again.
+        SessionConflict: sessions began, or were given new ids, faster than 32 sweeps could end
+        them.
     """
     _check(store, user)
-    kept = keep._stored_ids() if keep is not None else set()
+    kept = set() if keep is None else ids_of(keep)
+    belongs = _is_of(user)
+    complete = True
     destroyed = 0
-    for _ in range(MAX_SWEEPS):
+    for sweep in range(MAX_SWEEPS):
+        listed = set[str]()
         found = False
-        for id in store.ids(user):
-            if id not in kept:
+        for id in store.ids(user) if complete else _all_of(store, belongs):
+            listed.add(id)
+            # Of a kept one that another request has replaced meanwhile, the heir is not kept.
+            first = store.heir(id) if id in kept else id
+            if first is not None and first not in kept:
                 found = True
-                destroyed += store.delete(id)
+                destroyed += end(store, first, spared=kept, belongs=belongs)
+        if sweep == 0 and keep is not None and _is_missing(store, keep, user, listed):
+            # The store has lost the user's index, and what else that held: all sessions are looked
+            # at.
+            complete, found = False, True
         if not found:
-            break
-    return destroyed
+            return destroyed
+    raise SessionConflict(
+        f"sessions of the user began, or were given new ids, in each of {MAX_SWEEPS} sweeps:"
+        " call again"
+    )
+
+
+def _is_of(user: str) -> Callable[[Stored], bool]:
+    def belongs(stored: Stored) -> bool:
+        try:
+            return record.decode(stored.data).user == user
+        except ValueError:
+            return False
+
+    return belongs
+
+
+def _is_missing(store: ListingStore, keep: Session, user: str, listed: set[str]) -> bool:
+    """Return whether a live session of the user is not in the user's list."""
+    if keep.is_new or keep.user != user or keep.id in listed:
+        return False
+    stored = store.load(keep.id)
+    return stored is not None and bool(stored.data)
+
+
+def _all_of(store: ListingStore, belongs: Callable[[Stored], bool]) -> Iterator[str]:
+    """Yield the ids of a user's sessions, found by looking at every session there is."""
+    for id in store.ids():
+        stored = store.load(id)
+        if stored is not None and (not stored.data or belongs(stored)):
+            yield id
 
 
 def _check(store: ListingStore, user: str) -> None:
     if not hasattr(store, "ids"):
-        raise TypeError(f"{type(store).__name__} does not list sessions: it has no ids(); see ListingStore")
+        raise TypeError(
+            f"{type(store).__name__} does not list sessions: it has no ids(); see ListingStore"
+        )
     if not isinstance(user, str):
-        raise TypeError(f"user must be str, not {type(user).__name__}: what regenerate(user=…) was given")
+        raise TypeError(
+            f"user must be str, not {type(user).__name__}: what regenerate(user=…) was given"
+        )
     if not user:
         raise ValueError("user is empty: nobody's sessions are not listed")

@@ -111,7 +111,7 @@ def overtaken(work: Work, by: Work) -> Work:
 
     def page(session: Session) -> None:
         work(session)
-        environ = session._environ
+        environ = session._exchange.environ
         assert environ is not None
         if (other := environ.pop("test.other", None)) is not None:
             Exchange(other(as_list(by)), environ["HTTP_COOKIE"]).run()
@@ -280,7 +280,7 @@ def test_a_logout_that_failed_takes_no_cookie_away_though_the_app_goes_on() -> N
 # Waiting
 
 
-@pytest.mark.parametrize("verb", ["load", "create", "replace"])
+@pytest.mark.parametrize("verb", ["load", "rotate"])
 def test_S2_a_store_that_hangs_holds_up_none_but_its_own_request(verb: str) -> None:
     """Until its time limit, and then it is a 503.  Nothing of ours is locked meanwhile."""
     world = World(CASES["login"], as_list)
@@ -291,7 +291,7 @@ def test_S2_a_store_that_hangs_holds_up_none_but_its_own_request(verb: str) -> N
         assert goes_on.wait(SOON)
         raise StoreUnavailable("no answer in time")
 
-    world.store.break_at(["load", "create", "replace"].index(verb), hang)
+    world.store.break_at(["load", "rotate"].index(verb), hang)
     thread = threading.Thread(target=world.run)
     thread.start()
     assert hangs.wait(SOON)

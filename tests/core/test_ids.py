@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
-from minisession.lifecycle import new_id
+from minisession.options import new_id
 
 from ..support.site import Site
 
@@ -18,7 +18,7 @@ ALPHABET = set(string.ascii_letters + string.digits + "-_")  # base64url: 6 bits
 
 FORKED = """
 import os
-from minisession.lifecycle import new_id
+from minisession.options import new_id
 
 new_id({})
 os.fork(), os.fork()

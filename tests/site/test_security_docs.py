@@ -110,7 +110,7 @@ def test_the_strict_profile_is_as_written() -> None:
         exec(compile(code, "docs/security.md", "exec"), names)
     inner = names["app"].app
     assert isinstance(inner, SessionMiddleware)
-    assert inner._lifecycle.name == "__Host-sid"
+    assert inner._lifecycle.options.name == "__Host-sid"
 
 
 def test_it_is_read_in_ten_minutes() -> None:

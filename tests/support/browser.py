@@ -36,9 +36,9 @@ class SpyStore:
     def __getattr__(self, verb: str) -> Callable[..., Any]:
         method = getattr(self.store, verb)
 
-        def spy(id: str, *arguments: Any) -> Any:
+        def spy(id: str, *arguments: Any, **more: Any) -> Any:
             self.calls.append((verb, id))
-            return method(id, *arguments)
+            return method(id, *arguments, **more)
 
         return spy
 

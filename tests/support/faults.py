@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from minisession import StoreUnavailable
@@ -50,11 +51,11 @@ class Faulty:
     def __getattr__(self, verb: str) -> Callable[..., Any]:
         method = getattr(self.store, verb)
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **more: Any) -> Any:
             self.verbs.append(verb)
             if self.broken(len(self.verbs) - 1):
-                return self.fault(method, *arguments)
-            answer = method(*arguments)
+                return self.fault(partial(method, **more), *arguments)
+            answer = method(*arguments, **more)
             self.after_each()
             return answer
 

@@ -113,7 +113,9 @@ RECORDS: list[tuple[Cookie, float | None, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("cookie", "max_age", "data", "text"), RECORDS)
 def test_our_record_is_express_own(cookie: Cookie, max_age: float | None, data: dict[str, Any], text: str) -> None:
     """Byte for byte, but for our own member."""
-    ours = record.encode(Record(data, max_age, 1_795_000_000.5, None), cookie, False, T + (max_age or 86400))
+    ours = record.encode(
+        Record(data, max_age, 1_795_000_000.5, None), record.frame(cookie, False), T + (max_age or 86400)
+    )
 
     assert ours.decode().replace(',"minisession":{"created":1795000000.5}', "") == text
     assert record.decode(text.encode()) == Record(data, max_age, None, None)
@@ -121,7 +123,7 @@ def test_our_record_is_express_own(cookie: Cookie, max_age: float | None, data: 
 
 def test_our_member_comes_after_the_cookie_and_has_whole_numbers_as_javascript_writes_them() -> None:
     """Express keeps the member when it saves; the bytes should not change for that."""
-    ours = record.encode(Record({"k": 1}, None, 1_795_000_000.0, "ada"), Cookie(), True, T)
+    ours = record.encode(Record({"k": 1}, None, 1_795_000_000.0, "ada"), record.frame(Cookie(), True), T)
 
     assert list(json.loads(ours)) == ["cookie", "minisession", "k"]
     assert b'"minisession":{"created":1795000000,"user":"ada"},"k":1}' in ours
@@ -147,7 +149,7 @@ RESTS = st.one_of(
 @example(b"}}\n")
 def test_a_beginning_that_is_known_tells_what_it_would_if_it_were_read(rest: bytes) -> None:
     """Whatever follows it, and also where the same keys come once more."""
-    usual = record.beginning(Cookie(), True)
+    usual = record.frame(Cookie(), True).usual
     told: list[Record | str] = []
     for known in (b"", usual):
         try:
@@ -156,7 +158,7 @@ def test_a_beginning_that_is_known_tells_what_it_would_if_it_were_read(rest: byt
             told.append(str(error))
 
     assert told[0] == told[1]
-    assert record.encode(Record({}, None, None, None), Cookie(), True, T).startswith(usual)
+    assert record.encode(Record({}, None, None, None), record.frame(Cookie(), True), T).startswith(usual)
 
 
 @pytest.mark.parametrize("age", ["null", "false"])

@@ -172,13 +172,13 @@ def ask(browser: Browser, page: str) -> TestResponse:
     return post(browser, path, user="ada") if method == "POST" else browser.get(path, expect_errors=True)
 
 
-@pytest.mark.parametrize("verb", ["load", "create", "replace", "delete"])
+@pytest.mark.parametrize("verb", ["load", "rotate", "replace", "delete"])
 def test_a_store_that_is_down_is_503_wherever_it_is_needed(browser: Browser, store: Store, verb: str) -> None:
     """In the handler the recipe answers, and after it the middleware; pages that need no store work on."""
     needs = {
         "GET /": ("load", "replace"),
         "GET /stream": ("load", "replace"),
-        "POST /login": ("load", "create", "replace"),
+        "POST /login": ("load", "rotate"),
         "POST /logout": ("load", "delete"),
         "GET /nowhere": (),
     }

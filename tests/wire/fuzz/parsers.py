@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from minisession import Cookie, CrossOriginProtection
-from minisession.wire import cookies, record
+from minisession.wire import cookies, record, values
 from minisession.wire.signing import MAX_ID, Signer
 
 NAME = "connect.sid"
@@ -86,11 +86,13 @@ def stored_record(data: bytes) -> None:
     assert found.user == ours["minisession"].get("user") != ""
     assert found.created == ours["minisession"].get("created") is not True
     assert isclose((found.max_age or 0) * 1000, ours["cookie"].get("originalMaxAge") or 0)
-    written = record.encode(found, Cookie(), True, 2e9)
+    written = record.encode(found, record.frame(Cookie(), True), 2e9)
     again = record.decode(written)
     assert (repr(again.data), again.user) == (repr(found.data), found.user)
-    assert list(map(record.canonical, again.data.values())) == list(map(record.canonical, found.data.values()))
-    assert record.encode(again, Cookie(), True, 2e9) == written  # of times, whole milliseconds are written
+    assert list(map(values.canonical, again.data.values())) == list(map(values.canonical, found.data.values()))
+    assert (
+        record.encode(again, record.frame(Cookie(), True), 2e9) == written
+    )  # of times, whole milliseconds are written
 
 
 TRUSTED, EXEMPT = "https://trusted.example", "/hook"

@@ -1,0 +1,68 @@
+"""Ending an id, and with it the session that has replaced it: a logout must not lose a race.
+
+A session that is given a new id with ``keep`` leaves a tombstone that knows its heir.  A logout
+that arrives with the old id follows the heirs to the end of the chain, and ends what lives there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+
+from .errors import SessionConflict
+from .journal import handle_of
+from .stores.base import TOMBSTONE, Store, Stored
+
+MAX_LINKS = 32
+"""Heirs that are followed, or deletions that came too late, before it is a conflict."""
+
+
+def end(
+    store: Store,
+    id: str,
+    *,
+    spared: Container[str] = (),
+    belongs: Callable[[Stored], bool] | None = None,
+) -> bool:
+    """End the session that has this id, or has replaced it; return whether one was ended.
+
+    Args:
+        store: where it is.
+        id: what it is or was known by.
+        spared: ids that are left alone, as heirs too.
+        belongs: says of an heir's record whether it is to be ended; by default each is.
+
+    Raises:
+        SessionConflict: it was given new ids faster than they could be followed.
+        StoreUnavailable: the store failed; the session may live.
+    """
+    first = id
+    for _ in range(MAX_LINKS):
+        if id in spared:
+            return False
+        if store.delete(id):
+            return True
+        heir = store.heir(id)
+        if heir is None:
+            return False
+        id = heir
+        if belongs is not None:
+            stored = store.load(id)
+            # A tombstone says whose it was no more; its heir will.
+            if stored is None or (stored.data != TOMBSTONE and not belongs(stored)):
+                return False
+    raise SessionConflict(
+        f"session {handle_of(first)} was given {MAX_LINKS} new ids while it was being ended"
+    )
+
+
+def has_live_heir(store: Store, id: str) -> bool:
+    """Return whether the session that had this id lives on under another."""
+    for _ in range(MAX_LINKS):
+        heir = store.heir(id)
+        stored = None if heir is None else store.load(heir)
+        if heir is None or stored is None:
+            return False
+        if stored.data != TOMBSTONE:
+            return True
+        id = heir
+    raise SessionConflict(f"session {handle_of(id)} was given {MAX_LINKS} new ids in a row")

@@ -1,0 +1,67 @@
+"""One request and its response, as the app's `Session` and the server's `Response` both see it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from .errors import SessionError
+from .lifecycle import Lifecycle
+from .visit import DESTROYED, LIVE, Visit
+
+Phase = Literal["open", "streaming", "closed", "outside"]
+"""How far the response is: headers can still be added; they are out, and the body is not; both
+are; or there is none."""
+
+
+class Exchange:
+    """What is known of one request: its ``environ``, the phase of its response, and its session."""
+
+    phase: Phase = "open"
+    # None: the request has not looked at its session.
+    visit: Visit | None = None
+
+    def __init__(self, lifecycle: Lifecycle, environ: dict[str, Any]) -> None:
+        self.lifecycle = lifecycle
+        self.environ: dict[str, Any] | None = environ
+
+    def look(self) -> Visit:
+        """Return what this request knows of its session; the first look loads it."""
+        if self.visit is None:
+            if self.environ is None:
+                raise SessionError(
+                    "the response is complete, and this request never looked at its session"
+                )
+            # Threads that share a request share its session: setdefault is one step.
+            found: Visit = vars(self).setdefault("visit", self.lifecycle.open(self.environ))
+            return found
+        return self.visit
+
+    def writable(self) -> Visit:
+        """Return the same, where the session can be changed."""
+        visit = self.visit or self.look()
+        if self.phase == "closed":
+            raise SessionError("the response is complete: change the session before the body ends")
+        if visit.standing is DESTROYED:
+            raise SessionError(
+                "this session was destroyed: call regenerate() to start an empty one"
+            )
+        if self.phase != "open" and visit.standing is not LIVE:
+            self.before_headers("a session that is new now cannot reach the browser")
+        return visit
+
+    def before_headers(self, why: str) -> None:
+        """Raise SessionError if the response's headers are out, or there are none."""
+        if self.phase == "outside":
+            raise SessionError(f"there is no response here, and {why}: do it in a request")
+        if self.phase != "open":
+            raise SessionError(
+                f"the response headers are out, and {why}: do it before the first byte of the body"
+            )
+
+    def close(self) -> None:
+        """Be over: nothing can be changed any more."""
+        self.phase = "closed"
+        # environ holds the session, which holds this: break the cycle.
+        self.environ = None
+        if self.visit is not None:
+            self.visit.environ = {}

@@ -1,0 +1,251 @@
+"""A response on its way out: PEP 3333, and when the session is stored.
+
+The app's status and headers are held back until its first non-empty block, its first `write()` or
+its end (PEP 3333 allows no later), because the session can change until then.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+from .errors import SessionConflict, SessionError, StoreUnavailable
+from .exchange import Exchange
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+RETRY_AFTER = 5
+"""Seconds, told to clients while a session cannot be had or kept."""
+
+# What a body that has ended yields.
+_END = object()
+
+
+class Response:
+    """A response on its way out: holds its headers back until the session is stored.
+
+    Also the iterable that the server gets for a streaming body.
+    """
+
+    # What most responses leave as it is stands here once, instead of in each of them.
+
+    # The server has the headers.
+    sent = False
+    _status: str | None = None
+    _write: Callable[[bytes], object] | None = None
+    _cookie: str | None = None
+    _body: Any = None
+    _failed = False
+    _headers: list[tuple[str, str]]
+    _chunks: Iterator[bytes]
+
+    def __init__(self, exchange: Exchange, server: StartResponse, environ: dict[str, Any]) -> None:
+        self._exchange, self._server, self._environ = exchange, server, environ
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], object]:
+        """Be the app's ``start_response``."""
+        try:
+            # The server knows whether the first headers have left, and re-raises if so.
+            if self.sent:
+                return self._server(status, self._dressed(headers), exc_info)
+            if self._status is not None and exc_info is None:
+                raise AssertionError("start_response was called a second time without exc_info")
+        finally:
+            # A traceback that holds its own frame is a cycle (PEP 3333).
+            exc_info = None
+        self._status, self._headers = status, headers
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """Be the ``write`` that ``start_response`` returns."""
+        self.send()
+        if self._write is not None:
+            self._write(data)
+
+    def send(self) -> None:
+        """Commit the session, then hand the headers to the server; once."""
+        # An app that started no response: the server will say so.
+        if self.sent or self._status is None:
+            return
+        exchange = self._exchange
+        lifecycle = exchange.lifecycle
+        if exchange.visit is not None:
+            self._cookie = lifecycle.commit(exchange.visit)
+        elif lifecycle.options.always:
+            try:
+                self._cookie = lifecycle.commit(exchange.look())
+            except (StoreUnavailable, SessionConflict) as error:
+                # The app does not use its session, and does not notice.
+                lifecycle.journal.bounded(logging.WARNING, "session left alone: %s", error)
+        self.sent = True
+        exchange.phase = "streaming"
+        headers = self._headers if exchange.visit is None else self._dressed(self._headers)
+        self._write = self._server(self._status, headers)
+
+    def _dressed(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the app's headers with ours; the app's own list stays as it is."""
+        if self._exchange.visit is None:
+            return headers
+        headers = list(headers)
+        varies = cached = None
+        for name, value in headers:
+            lower = name.lower()
+            if lower == "vary":
+                varies = value
+            elif lower == "cache-control":
+                cached = value
+            elif lower == "set-cookie":
+                self._look_at_cookie(value)
+        if varies is None:
+            headers.append(("Vary", "Cookie"))
+        else:
+            _vary_on_cookie(headers)
+        if self._cookie is not None:
+            if cached is None:
+                # A cache would hand one visitor's cookie to others.
+                headers.append(("Cache-Control", "no-store"))
+            elif "public" in cached.lower():
+                self._exchange.lifecycle.journal.once(
+                    "a response that sets the session's cookie says Cache-Control: public: a cache"
+                    " may hand one visitor's session to others; say no-store or private"
+                )
+            headers.append(("Set-Cookie", self._cookie))
+        return headers
+
+    def _look_at_cookie(self, value: str) -> None:
+        """Warn where the app sets a cookie of the session's name itself."""
+        lifecycle = self._exchange.lifecycle
+        if value.partition("=")[0].strip() == lifecycle.options.name:
+            lifecycle.journal.once(
+                f"the app sets a cookie {lifecycle.options.name} itself, which is the session's:"
+                " the browser keeps one of the two; give one of them another name"
+            )
+
+    # What is not wrapped
+
+    def finish(self) -> None:
+        """Be done, before a body that the server gets as it is: nothing can change after this."""
+        late = self.sent
+        self.send()
+        # After write(), the headers were out, and the session may have changed since.
+        if late:
+            self._store_late()
+        self._exchange.close()
+
+    # The streaming body
+
+    def stream(self, body: Iterable[bytes]) -> Response:
+        """Take the app's iterable; nothing of it is consumed before the server asks."""
+        self._body = body
+        self._chunks = iter(body)
+        return self
+
+    def __iter__(self) -> Response:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            chunk = next(self._chunks, _END)
+            # Headers wait for the first non-empty block; servers want them before an empty one,
+            # too.
+            while not self.sent and chunk == b"":
+                chunk = next(self._chunks, _END)
+            self.send()
+        except (StoreUnavailable, SessionConflict) as error:
+            self._failed = True
+            if self.sent:
+                raise
+            self._chunks = iter(self.unavailable(error))
+            chunk = next(self._chunks, _END)
+        except BaseException:
+            self._failed = True
+            raise
+        if chunk is _END:
+            # Now, and not at close(), which some servers call when the client has the end already.
+            self._store_late()
+            raise StopIteration
+        return cast("bytes", chunk)
+
+    def close(self) -> None:
+        """Close the app's body, then store what it changed since."""
+        body, self._body = self._body, None
+        # An iterator that keeps start_response keeps us: break the cycle.
+        self._chunks = iter(())
+        try:
+            if hasattr(body, "close"):
+                body.close()
+        except BaseException:
+            self._failed = True
+            raise
+        finally:
+            self._store_late()
+            self._exchange.close()
+
+    def _store_late(self) -> None:
+        """Store what changed after the headers, unless the response failed; log what cannot be."""
+        exchange = self._exchange
+        # An app that started no response stores nothing.
+        if self._failed or self._status is None or exchange.phase == "closed":
+            return
+        if exchange.visit is None:
+            return
+        try:
+            exchange.lifecycle.commit_late(exchange.visit)
+        except Exception as error:
+            self._failed = True
+            self._tell_error("changes made after the headers were not stored", error)
+
+    # What goes wrong
+
+    def abandon(self, body: Any) -> None:
+        """Be done with a response that failed: store nothing more, close the app's body."""
+        self._failed = True
+        self._body = body
+        try:
+            self.close()
+        except Exception:
+            self._exchange.lifecycle.journal.bounded(
+                logging.ERROR, "the app's close() failed, after its response had", exc_info=True
+            )
+
+    def unavailable(self, error: SessionError) -> list[bytes]:
+        """Answer 503 in the app's stead."""
+        self._tell_error("503 Service Unavailable", error)
+        why = (
+            "other requests kept changing this session"
+            if isinstance(error, SessionConflict)
+            else "the session store did not answer"
+        )
+        text = f"503 Service Unavailable: {why}. Please try again in a moment.\n".encode()
+        self.sent = True
+        self._server(
+            "503 Service Unavailable",
+            [
+                ("Content-Type", "text/plain; charset=utf-8"),
+                ("Content-Length", str(len(text))),
+                ("Cache-Control", "no-store"),
+                ("Retry-After", str(RETRY_AFTER)),
+            ],
+        )
+        # A body after HEAD would be taken for the next response.
+        return [] if self._environ.get("REQUEST_METHOD") == "HEAD" else [text]
+
+    def _tell_error(self, what: str, error: Exception) -> None:
+        self._exchange.lifecycle.journal.bounded(
+            logging.ERROR, f"{what}: %s: %s", type(error).__name__, error
+        )
+
+
+def _vary_on_cookie(headers: list[tuple[str, str]]) -> None:
+    """Add to the last Vary, if none has it already."""
+    varies = [
+        (index, value) for index, (name, value) in enumerate(headers) if name.lower() == "vary"
+    ]
+    fields = {field.strip().lower() for _, value in varies for field in value.split(",")}
+    if not fields & {"cookie", "*"}:
+        last, value = varies[-1]
+        headers[last] = (headers[last][0], f"{value}, Cookie" if value.strip() else "Cookie")

@@ -1,0 +1,247 @@
+"""The store as a place for sessions: each call is one try, in the terms of a `Visit`.
+
+Nothing is changed that was not seen: a record is replaced, touched or rotated only while its bytes
+are the ones that this request saw.  Where they are not, the answer is False, and `catch_up` reads
+again and merges.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NoReturn
+
+from . import expiry
+from .errors import SessionGone, SessionTooLarge
+from .journal import Journal, Shown, handle_of
+from .merge import merge
+from .options import Options
+from .stores.base import TOMBSTONE, Store, Stored
+from .visit import GONE, Replaced, Visit
+from .wire import cookies, record
+from .wire.record import Record
+from .wire.signing import MAX_ID
+from .wire.values import text
+
+
+class Shelf:
+    """The sessions of one store, under one configuration."""
+
+    def __init__(self, store: Store, options: Options, journal: Journal) -> None:
+        self.store, self._options, self._journal = store, options, journal
+        self._now = options.clock
+
+    # Reading
+
+    def load(self, visit: Visit, id: str) -> bool:
+        """Make ``visit`` what is stored under ``id``; False: no live session is."""
+        stored = self.store.load(id)
+        found = self.read(visit, id, stored)
+        if stored is None or found is None:
+            if stored is not None and stored.data == TOMBSTONE:
+                visit.id, visit.known = id, True
+            return False
+        visit.live(id, *stored)
+        visit.data, visit.max_age, created, visit.user = found
+        self._take_created(visit, created)
+        return True
+
+    def read(self, visit: Visit, id: str, stored: Stored | None) -> Record | None:
+        """Return a live session's record; None for what is absent, ended or not ours."""
+        if stored is None:
+            self._journal.bounded(logging.DEBUG, "session %s is not in the store", Shown(id))
+            return None
+        data, options = stored.data, self._options
+        if data == TOMBSTONE:
+            return None
+        if len(data) > options.max_bytes:
+            self._journal.bounded(
+                logging.WARNING,
+                "session %s not loaded: its record has %d bytes, max_bytes is %d",
+                *(Shown(id), len(data), options.max_bytes),
+            )
+            return None
+        try:
+            found = record.decode(data, visit.frame.usual)
+        except ValueError as error:
+            why = type(error).__name__ if type(error) is not ValueError else error
+            self._journal.bounded(
+                logging.WARNING,
+                "session %s not loaded: its record is not a session (%s)",
+                *(Shown(id), why),
+            )
+            return None
+        absolute = options.absolute_timeout
+        if absolute is not None and found.created and found.created + absolute <= self._now():
+            self._journal.bounded(
+                logging.DEBUG, "session %s is over its absolute timeout", Shown(id)
+            )
+            return None
+        return found
+
+    def catch_up(self, visit: Visit) -> None:
+        """Read a live session again, and merge what other requests have changed.
+
+        Raises:
+            SessionGone: it has ended.
+        """
+        stored, theirs = self._reread(visit)
+        self._merge(visit, visit.seen, theirs)
+        visit.live(visit.id, *stored)
+        visit.user = theirs.user
+        self._take_created(visit, theirs.created)
+
+    def reload(self, visit: Visit) -> None:
+        """Read a live session again, and drop what this request has changed.
+
+        Raises:
+            SessionGone: it has ended.
+        """
+        stored, found = self._reread(visit)
+        visit.live(visit.id, *stored)
+        visit.take(found.data)
+        visit.max_age, visit.max_age_set, visit.user = found.max_age, False, found.user
+        self._take_created(visit, found.created)
+
+    def _reread(self, visit: Visit) -> tuple[Stored, Record]:
+        stored = self.store.load(visit.id)
+        found = self.read(visit, visit.id, stored)
+        if stored is None or found is None:
+            self.gone(visit, visit.id)
+        return stored, found
+
+    def look_behind(self, visit: Visit, old: Replaced) -> Stored | None:
+        """Read the session that a new one replaces; merge what others changed, if it is kept.
+
+        Returns None where it has ended.
+        """
+        stored = self.store.load(old.id)
+        if stored is None or stored.data == TOMBSTONE:
+            return None
+        if stored.data != old.seen:
+            theirs = self.read(visit, old.id, stored) if old.keep else None
+            if theirs is not None:
+                self._merge(visit, old.seen, theirs)
+            visit.old = old._replace(seen=stored.data, keep=theirs is not None)
+        return stored
+
+    def _merge(self, visit: Visit, seen: bytes, theirs: Record) -> None:
+        base = record.decode(seen)
+        # Before the merge, which may put their values into ours.
+        texts = {key: text(value) for key, value in theirs.data.items() if key in visit.lent}
+        lent = [*visit.lent]
+        visit.adopt(merge(base.data, dict(visit.data), theirs.data))
+        visit.lent = {key: texts.get(key) for key in lent}
+        if not visit.max_age_set and visit.max_age == base.max_age:
+            visit.max_age = theirs.max_age
+
+    def _take_created(self, visit: Visit, created: float | None) -> None:
+        strict = self._options.absolute_timeout is not None
+        # Express wrote the record, and the absolute timeout needs a start to count from.
+        if created is None:
+            visit.rewrite = strict
+            return
+        # A start in the future would lengthen the session's life, anew at every look.
+        now = self._now()
+        visit.rewrite = strict and created > now + expiry.CLOCK_DIFFERENCE
+        visit.created = min(created, now)
+
+    # Writing: one try each
+
+    def create(self, visit: Visit) -> bool:
+        """Store a new session; False: its id is taken."""
+        id = visit.id or self.name(visit)
+        data, expires_at = self._encoded(visit)
+        if not self.store.create(id, data, expires_at, visit.user):
+            return False
+        self._settle(visit, data, expires_at)
+        return True
+
+    def rotate(self, visit: Visit, old: Replaced) -> bool:
+        """Store a new session in the place of an old one; False: that has changed or ended."""
+        id = visit.id or self.name(visit)
+        data, expires_at = self._encoded(visit)
+        if not self.store.rotate(
+            old.id, old.seen, id, data, expires_at, visit.user, inherits=old.keep
+        ):
+            return False
+        self._settle(visit, data, expires_at)
+        return True
+
+    def replace(self, visit: Visit) -> bool:
+        """Store a live session; False: its record has changed or ended."""
+        data, expires_at = self._encoded(visit)
+        if not self.store.replace(visit.id, visit.seen, data, expires_at, visit.user):
+            return False
+        self._settle(visit, data, expires_at)
+        self._journal.full("session %s stored", visit.id)
+        return True
+
+    def touch(self, visit: Visit) -> bool:
+        """Begin a live session's lifetime anew; False: its record has changed or ended."""
+        expires_at = self.deadline(visit)
+        if not self.store.touch(visit.id, visit.seen, expires_at, visit.user):
+            return False
+        visit.expires_at = expires_at
+        self._journal.full("session %s touched", visit.id)
+        return True
+
+    def _settle(self, visit: Visit, data: bytes, expires_at: float) -> None:
+        if visit.max_age_set:
+            visit.send = visit.send or "has another max_age"
+        visit.settle(data, expires_at)
+        if not record.EXPRESS_DROPS.isdisjoint(visit.data):
+            for key in record.EXPRESS_DROPS.intersection(visit.data):
+                self._journal.once(
+                    f"session[{key!r}] is stored, but express-session deletes that key as it loads"
+                )
+
+    def _encoded(self, visit: Visit) -> tuple[bytes, float]:
+        expires_at = self.deadline(visit)
+        data = record.encode(visit, visit.frame, expires_at)
+        if len(data) > self._options.max_bytes:
+            raise SessionTooLarge(
+                f"the session's record would have {len(data)} bytes and max_bytes is"
+                f" {self._options.max_bytes}: keep ids in it and the bulk elsewhere"
+            )
+        return data, expires_at
+
+    # Small things
+
+    def lifetime(self, visit: Visit) -> float:
+        """Return the seconds that a session lives after a use."""
+        return self._options.idle_timeout if visit.max_age is None else visit.max_age
+
+    def deadline(self, visit: Visit) -> float:
+        """Return when a session that is used now ends.
+
+        Raises:
+            SessionGone: the absolute timeout has come meanwhile.
+        """
+        now = self._now()
+        fresh = expiry.deadline(
+            now, visit.created, self.lifetime(visit), self._options.absolute_timeout
+        )
+        if fresh <= now:
+            self.gone(visit, visit.id)
+        return fresh
+
+    def gone(self, visit: Visit, id: str) -> NoReturn:
+        """Raise SessionGone: another request has ended the session, or its time has come."""
+        visit.end(GONE, id)
+        raise SessionGone(f"session {handle_of(id)} ended while this request held it")
+
+    def name(self, visit: Visit) -> str:
+        """Give a new session its id."""
+        id = self._options.genid(visit.environ)
+        if not isinstance(id, str):
+            raise TypeError(f"genid must return str, not {type(id).__name__}")
+        if not 1 <= len(id) <= MAX_ID:
+            raise ValueError(f"genid returned {len(id)} characters; an id has 1 to {MAX_ID}")
+        try:
+            id.encode()
+        except UnicodeEncodeError:
+            raise ValueError("genid returned text that does not encode as UTF-8") from None
+        # Too long for a browser is too late once the record is stored.
+        cookies.check_fits(self._options.name, id)
+        visit.id = id
+        return id

@@ -1,0 +1,281 @@
+"""What one request knows of its session: a small machine, of plain values.
+
+::
+
+                                       create, rotate
+    no cookie, or it opens nothing ──► NEW ──────────► LIVE ◄── a record was loaded
+                                        ▲ │             │ │
+                                        │ └─ outrun ──┐ │ │
+                 regenerate() ──────────┤             ▼ ▼ │
+                                        ├─────────── GONE ◄── a tombstone was loaded
+                                        │                 │
+                                        └── DESTROYED ◄───┴── destroy(), from anywhere
+
+=========== ================================ ========================== =====================
+standing    ``id``                           ``seen``                   ``old``
+=========== ================================ ========================== =====================
+NEW         made when someone asks for it    empty                      what `regenerate` left
+LIVE        the session's                    the record, byte by byte   None
+GONE        the dead one                     empty                      None
+DESTROYED   the dead one                     empty                      None
+=========== ================================ ========================== =====================
+
+The data lie in ``data``.  A list or dict that the app holds can change without a word to us, so its
+text is noted before it is handed out (``lent``), and compared when the session is stored.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from typing import Any, Final, NamedTuple
+
+from .merge import containers, fill
+from .wire.attributes import Cookie
+from .wire.record import Frame, decode
+from .wire.values import check_again, text
+
+JSON = Any  # None, bool, int, float, str, and lists and str-keyed dicts of them
+
+
+class Standing(enum.Enum):
+    """Where a request's session stands; the module draws what leads from one to the next."""
+
+    NEW = "new"
+    LIVE = "live"
+    GONE = "gone"
+    DESTROYED = "destroyed"
+
+
+NEW, LIVE, GONE, DESTROYED = Standing
+
+
+class Unset(enum.Enum):
+    """What an argument is that was not given, where None means something."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+
+# No value's text: it is found in the stored bytes, if anyone asks.
+_AS_STORED = ""
+_ABSENT: Any = object()
+
+
+class Replaced(NamedTuple):
+    """A stored session whose id `regenerate` gave up.
+
+    Attributes:
+        id: the old id.
+        seen: its record; empty where it was known to have ended already.
+        keep: whether what other requests change in it meanwhile moves to the new id.
+        user: the argument ``user`` of `regenerate`.
+    """
+
+    id: str
+    seen: bytes
+    keep: bool
+    user: str | Unset | None
+
+    # A tuple would show all it has, to logs and error trackers.
+    def __repr__(self) -> str:
+        return "<Replaced>"
+
+
+class Snapshot(NamedTuple):
+    """What `Visit.restore` goes back to."""
+
+    data: bytes
+    held: dict[str, JSON]
+    lent: dict[str, str | None]
+    max_age: float | None
+    max_age_set: bool
+
+    # As above.
+    def __repr__(self) -> str:
+        return "<Snapshot>"
+
+
+class Visit:
+    """One request's knowledge of its session; see the module for what its parts mean together."""
+
+    # What most requests leave as it is stands here once, instead of in each of them.
+
+    standing = NEW
+    id = ""
+    seen = b""
+    # Unix seconds, of what is stored.
+    expires_at = 0.0
+    # The request sent a cookie of our name, good or bad.
+    carried = False
+    # A stored session, or its tombstone, stood behind this request: its successor is stored even if
+    # empty.
+    known = False
+    old: Replaced | None = None
+    # `regenerate` has begun this session.
+    renewed = False
+    user: str | None = None
+    max_age_set = False
+    # The record lacks something that it must have.
+    rewrite = False
+    # Why the browser is owed a cookie, once this request has stored or touched the session.
+    send = ""
+    stored = False
+    # A touch as a courtesy was refused or failed, and is not tried again.
+    untouchable = False
+    transacting = False
+
+    def __init__(
+        self, environ: dict[str, Any], cookie: Cookie, https: bool, frame: Frame, now: float
+    ) -> None:
+        self.environ = environ
+        # As configured for this request.
+        self.cookie, self.https, self.frame = cookie, https, frame
+        self.data: dict[str, JSON] = {}
+        # By key: its text before it could be changed; None, where it was absent.
+        self.lent: dict[str, str | None] = {}
+        # By key: the list or dict that the app has in its hands, assigned or handed out.
+        self.held: dict[str, JSON] = {}
+        # By id(): the lists and dicts that we made and the app has in its hands, nested ones too.
+        self.own: dict[int, JSON] = {}
+        # Seconds.
+        self.max_age = cookie.max_age
+        self.created = now
+
+    def __repr__(self) -> str:
+        return f"<Visit, {self.standing.value}>"
+
+    # Handing out and changing
+
+    def get(self, key: str) -> JSON:
+        """Return a value, and remember a list or dict that leaves our hands."""
+        value = self.data[key]
+        if isinstance(value, (list, dict)) and self.held.get(key) is not value:
+            self.lend(key)
+            self.held[key] = value
+            self._own([value])
+        return value
+
+    def put(self, values: dict[str, JSON]) -> None:
+        """Change the data."""
+        for key, value in values.items():
+            self.lend(key)
+            if isinstance(value, (list, dict)):
+                if self.data.get(key) is not value:
+                    # The app's own from here on, even if it once came from us.
+                    self.own.pop(id(value), None)
+                self.held[key] = value
+            else:
+                self.held.pop(key, None)
+        self.data.update(values)
+
+    def drop(self, key: str) -> None:
+        """Delete a key.
+
+        Raises:
+            KeyError: it is not there.
+        """
+        self.lend(key)
+        self.held.pop(key, None)
+        del self.data[key]
+
+    def lend(self, key: str) -> None:
+        """Remember what ``key`` is, before it is changed or can be."""
+        if key not in self.lent:
+            self.lent[key] = text(self.data[key]) if key in self.data else None
+
+    def changed(self) -> bool:
+        """Return whether the data differ from what they were when stored or loaded.
+
+        Raises:
+            TypeError: a list or dict holds by now what JSON does not.
+        """
+        self.check()
+        stored: dict[str, JSON] | None = None
+        # Copies, here and below: another thread of this request may be changing the session.
+        for key, before in list(self.lent.items()):
+            if before == _AS_STORED:
+                # What has ended has nothing left to compare with.
+                if not self.seen:
+                    continue
+                stored = decode(self.seen).data if stored is None else stored
+                before = text(stored[key]) if key in stored else None
+            value = self.data.get(key, _ABSENT)
+            if (None if value is _ABSENT else text(value)) != before:
+                return True
+        return False
+
+    def check(self) -> None:
+        """Raise TypeError if a list or dict in the app's hands became what JSON does not hold."""
+        for key in list(self.held):
+            check_again(key, self.data.get(key))
+
+    # Taking what the store has
+
+    def live(self, id: str, seen: bytes, expires_at: float) -> None:
+        """Stand for a stored record."""
+        self.standing, self.known = LIVE, True
+        self.id, self.seen, self.expires_at = id, seen, expires_at
+
+    def settle(self, data: bytes, expires_at: float) -> None:
+        """Take what was just stored for what was seen."""
+        self.live(self.id, data, expires_at)
+        self.stored, self.old = True, None
+        self.max_age_set = self.rewrite = False
+        # Not emptied: another thread may have changed a key since the record was written.
+        for key in [*self.lent, *self.held]:
+            self.lent[key] = _AS_STORED
+
+    def end(self, standing: Standing, id: str) -> None:
+        """Stand for a session that has ended."""
+        self.standing, self.id, self.seen, self.old = standing, id, b"", None
+
+    def begin(self) -> None:
+        """Be a new session, with the data that there are."""
+        self.standing, self.id, self.seen = NEW, "", b""
+        self.lent, self.rewrite, self.renewed = {}, False, True
+
+    def empty(self) -> None:
+        """Forget the data; what the app holds of them is no longer the session's."""
+        self.data, self.lent, self.held, self.own = {}, {}, {}, {}
+
+    def take(self, data: dict[str, JSON]) -> None:
+        """Make the data these, as they are stored; see `adopt` for what the app holds."""
+        self.adopt(data)
+        self.lent = {key: text(self.data[key]) for key in list(self.held) if key in self.data}
+
+    def adopt(self, data: dict[str, JSON]) -> None:
+        """Make the data these, in place where the app holds a list or dict that we made.
+
+        Never into an object that the app assigned, such as a constant of a module, or that stands
+        in two places: another then takes its place.
+        """
+        met = Counter(id(value) for value in containers([*self.data.values(), *self._handles()]))
+        own = {key: value for key, value in self.own.items() if met[key] == 1}
+        for key, held in list(self.held.items()):
+            if key in data and data[key] is not held:
+                data[key] = fill(held, data[key], own)
+                if data[key] is held:
+                    self._own([held])
+                else:
+                    del self.held[key]
+        self.data.clear()
+        self.data.update(data)
+
+    def snapshot(self, data: bytes) -> Snapshot:
+        """Return what `restore` goes back to; ``data`` is the record of now."""
+        return Snapshot(data, dict(self.held), dict(self.lent), self.max_age, self.max_age_set)
+
+    def restore(self, before: Snapshot) -> None:
+        """Be as at the snapshot, but for what became of objects that the app had assigned."""
+        self.held, self.max_age = dict(before.held), before.max_age
+        self.adopt(decode(before.data).data)
+        self.lent, self.max_age_set = dict(before.lent), before.max_age_set
+
+    def _handles(self) -> list[JSON]:
+        """Return what the app holds that is not in the data any more, as others deleted the key."""
+        return [value for key, value in list(self.held.items()) if self.data.get(key) is not value]
+
+    def _own(self, values: list[JSON]) -> None:
+        self.own.update((id(value), value) for value in containers(values))

@@ -1,0 +1,193 @@
+"""What a cookie is sent with: `Cookie`, its attributes, checked as it is made.
+
+Rendering goes through `http.cookies.Morsel`, once per configuration, with every attribute validated
+first: older ``Morsel``s pass CR and LF on (CVE-2026-0672).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from http.cookies import CookieError, Morsel
+from typing import Any, Literal
+
+from .. import checks
+
+MAX_PAIR = 4096
+"""Bytes of name and value, the least that browsers keep (RFC 6265bis 5.6)."""
+
+MAX_ATTRIBUTE = 1024
+"""Bytes of an attribute's value (RFC 6265bis 5.6)."""
+
+LONGEST_KEPT = 400 * 86400
+"""Seconds; browsers shorten what is longer (RFC 6265bis 5.5)."""
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*\Z")
+_DOMAIN = re.compile(r"\.?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*\Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cookie:
+    """How the session's cookie is sent; immutable, and checked as it is made.
+
+    Args:
+        max_age: seconds that the browser keeps it, and the store the session.  ``None``: until the
+            browser is closed, and ``idle_timeout`` in the store.
+        path: where the browser sends it.  This is the browser's rule, not a gate: the session is
+            there on every path that the cookie comes with.
+        domain: ``None`` is this host alone, the safest; a domain includes its subdomains.
+        secure: send over https only.  ``"auto"``: as the request that sets it came.
+        httponly: hidden from scripts.
+        samesite: ``"Lax"``, ``"Strict"``, ``"None"``; ``None`` leaves the attribute out; ``"auto"``
+            is ``"None"`` over https and ``"Lax"`` otherwise.
+        partitioned: kept apart per embedding site (CHIPS).
+        priority: ``"Low"``, ``"Medium"``, ``"High"``: which cookie Chromium drops first.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got, and the fix.
+    """
+
+    max_age: float | None = None
+    path: str = "/"
+    domain: str | None = None
+    secure: bool | Literal["auto"] = True
+    httponly: bool = True
+    samesite: str | None = "Lax"
+    partitioned: bool = False
+    priority: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_age is not None:
+            checks.seconds("max_age", self.max_age)
+            if self.max_age > LONGEST_KEPT:
+                _warn(
+                    f"max_age={self.max_age!r} is over 400 days, the longest that browsers keep a cookie"
+                )
+        _check_text(
+            "path",
+            self.path,
+            _PATH,
+            "printable ASCII from a '/' on, without ';' (percent-encode the rest)",
+        )
+        if self.domain is not None:
+            _check_text("domain", self.domain, _DOMAIN, "a host name, such as 'example.com'")
+        checks.flag("httponly", self.httponly)
+        checks.flag("partitioned", self.partitioned)
+        if not isinstance(self.secure, bool) and self.secure != "auto":
+            raise TypeError(f'secure must be True, False or "auto", not {self.secure!r}')
+        self._set_word("samesite", ("Lax", "Strict", "None", "auto"))
+        self._set_word("priority", ("Low", "Medium", "High"))
+        if self.samesite == "None" and self.secure is not True:
+            raise ValueError(
+                f'samesite="None" with secure={self.secure!r}: browsers refuse it without Secure;'
+                ' set secure=True, or samesite="auto" with secure="auto"'
+            )
+        if self.samesite == "auto" and self.secure is False:
+            raise ValueError(
+                'samesite="auto" with secure=False would send SameSite=None without Secure;'
+                ' set secure="auto"'
+            )
+        if self.partitioned and self.secure is not True:
+            raise ValueError(
+                f"partitioned=True with secure={self.secure!r}: browsers refuse it; set secure=True"
+            )
+        if self.partitioned and self.samesite == "Strict":
+            _warn(
+                'partitioned=True with samesite="Strict": the cookie is never sent where it would be'
+                " partitioned"
+            )
+
+    def _set_word(self, name: str, words: tuple[str, ...]) -> None:
+        got = getattr(self, name)
+        if got is None:
+            return
+        if not isinstance(got, str):
+            raise TypeError(f"{name} must be one of {words} or None, not {got!r}")
+        for word in words:
+            if got.lower() == word.lower():
+                # The dataclass is frozen for everyone but itself.
+                object.__setattr__(self, name, word)
+                return
+        raise ValueError(f"{name} must be one of {words} or None, not {got!r}")
+
+    def check_name(self, name: str) -> None:
+        """Raise ValueError where the prefix of ``name`` promises what this cookie does not keep."""
+        prefix = name.lower()
+        if prefix.startswith(("__host-", "__secure-", "__http-")) and self.secure is not True:
+            raise ValueError(
+                f"name={name!r} needs secure=True, not {self.secure!r}:"
+                " browsers refuse it otherwise"
+            )
+        if prefix.startswith("__host-") and (self.domain is not None or self.path != "/"):
+            raise ValueError(
+                f'name={name!r} needs domain=None and path="/", not {self.domain!r} and'
+                f" {self.path!r}: browsers refuse it otherwise"
+            )
+        if prefix.startswith(("__http-", "__host-http-")) and not self.httponly:
+            raise ValueError(f"name={name!r} needs httponly=True: browsers refuse it otherwise")
+
+    def over(self, https: bool) -> tuple[bool, str | None]:
+        """Return what ``secure`` and ``samesite`` are for a request over https or http."""
+        secure = https if self.secure == "auto" else bool(self.secure)
+        if self.samesite == "auto":
+            return secure, "None" if https else "Lax"
+        return secure, self.samesite
+
+
+def check_name(name: Any) -> None:
+    """Raise unless ``name`` can be a cookie's name: an RFC 6265 token that `Morsel` accepts."""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be str, not {name!r}")
+    if not _TOKEN.match(name) or name.startswith("$"):
+        raise ValueError(
+            f"name={name[:80]!r} is not a cookie name: use letters, digits, '-', '_' and '.'"
+        )
+    if len(name) > MAX_PAIR - 100:
+        raise ValueError(f"name has {len(name)} characters: name and value share {MAX_PAIR} bytes")
+    try:
+        _morsel(name)
+    except CookieError:
+        raise ValueError(
+            f"name={name!r} is the name of a cookie attribute; choose another"
+        ) from None
+
+
+@lru_cache(maxsize=64)
+def rendered(cookie: Cookie, https: bool) -> str:
+    """Return the attributes as they follow ``name=value``; all but ``Expires`` and ``Max-Age``."""
+    secure, samesite = cookie.over(https)
+    morsel = _morsel("name")
+    morsel["path"], morsel["domain"], morsel["samesite"] = (
+        cookie.path,
+        cookie.domain or "",
+        samesite or "",
+    )
+    morsel["httponly"], morsel["secure"] = cookie.httponly, secure
+    rest = f"; Priority={cookie.priority}" if cookie.priority else ""
+    # Morsel knows it from Python 3.14 on.
+    rest += "; Partitioned" if cookie.partitioned else ""
+    return morsel.OutputString().removeprefix("name=").removeprefix('""') + rest
+
+
+def _morsel(name: str) -> Morsel[Any]:
+    morsel: Morsel[Any] = Morsel()
+    morsel.set(name, "", "")
+    return morsel
+
+
+def _check_text(name: str, value: Any, pattern: re.Pattern[str], rule: str) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be str, not {value!r}")
+    if not pattern.match(value):
+        raise ValueError(f"{name}={value[:80]!r} must be {rule}")
+    if len(value) > MAX_ATTRIBUTE:
+        raise ValueError(
+            f"{name} has {len(value)} characters: browsers drop attributes over {MAX_ATTRIBUTE}"
+        )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=4)

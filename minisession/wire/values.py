@@ -1,0 +1,181 @@
+"""What JSON holds, and gives back as it was: str, bool, None, int, finite float, list, dict.
+
+`fit` looks quickly; `check` looks again and says what is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from math import isfinite
+from typing import Any
+
+MAX_DEPTH = 200
+"""Levels of lists and dicts; deeper values run into interpreters' recursion limits."""
+
+MAX_INT_BITS = 14_000
+"""About 4,200 digits; CPython refuses to read integers of more than 4,300 (CVE-2020-10735)."""
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
+# `fit` has looked how deep values are, so nothing circular comes here.
+_COMPACT: dict[str, Any] = {
+    "ensure_ascii": False,
+    "separators": (",", ":"),
+    "allow_nan": False,
+    "check_circular": False,
+}
+encode = json.JSONEncoder(**_COMPACT).encode
+"""Return a value as JSON text, its dicts in their own order."""
+
+_encode_sorted = json.JSONEncoder(**_COMPACT, sort_keys=True).encode
+
+
+def text(value: Any) -> str:
+    """Return what two values share exactly if they are the same, down to the order of keys."""
+    # A quotation mark begins no other value's text.  Escapes would tell no more.
+    if type(value) is str:
+        return '"' + value
+    if type(value) is int:
+        return int.__repr__(value)
+    return encode(value)
+
+
+def canonical(value: Any) -> str:
+    """Return what two values share exactly if they mean the same, in whatever order of keys."""
+    return text(value) if isinstance(value, str) else _encode_sorted(value)
+
+
+def check(key: str, value: Any) -> None:
+    """Make sure that JSON holds ``value`` and gives the same value back.
+
+    Raises:
+        TypeError: it does not; the message names where, the type and the fix.
+    """
+    if fit((value,)):
+        return
+    _explain(value, (key,))
+    try:
+        encode(value).encode()
+    except UnicodeEncodeError:
+        raise _unfit(
+            (key,), "text with half a surrogate pair", "drop it: .encode(errors='ignore').decode()"
+        ) from None
+
+
+def check_again(key: str, value: Any) -> None:
+    """Check what came from the store, or may have changed since it was assigned.
+
+    Half surrogate pairs pass: Express stores them.
+    """
+    if not fit((value,)):
+        _explain(value, (key,))
+
+
+def fit(values: Iterable[Any], depth: int = MAX_DEPTH) -> bool:
+    """Return, quickly, whether JSON gives all values back as they are; `check` says why not."""
+    for value in values:
+        kind = type(value)
+        if kind is str:
+            if not value.isascii() and SURROGATE.search(value):
+                return False
+        elif kind is bool or value is None:
+            continue
+        elif kind is dict:
+            if not (depth and fit_names(value) and fit(list(value.values()), depth - 1)):
+                return False
+        elif kind is list:
+            if not (depth and fit(value, depth - 1)):
+                return False
+        elif not _fits_as_number(value) and not _fits_as_base(value, depth):
+            return False
+    return True
+
+
+def fit_names(names: Iterable[Any]) -> bool:
+    """Return the same of a dict's keys."""
+    try:
+        joined = "".join(names)
+    except TypeError:
+        return False
+    return joined.isascii() or not SURROGATE.search(joined)
+
+
+def _fits_as_number(value: Any) -> bool:
+    kind = type(value)
+    if kind is int:
+        return bool(value.bit_length() <= MAX_INT_BITS)
+    return kind is float and isfinite(value)
+
+
+def _fits_as_base(value: Any, depth: int) -> bool:
+    """Return whether a subclass' value, as of IntEnum, fits: JSON keeps what it is made of."""
+    bases: tuple[Any, ...] = (str, int, float, dict, list)
+    for base in bases:
+        if isinstance(value, base) and type(value) is not base:
+            return fit((base(value),), depth)
+    return False
+
+
+def _explain(value: Any, path: tuple[str | int, ...]) -> None:
+    """Raise what is wrong with ``value``, if anything but half a surrogate pair is."""
+    if value is None or isinstance(value, str):
+        # JSON would make the two halves one character.
+        if value and not value.isascii() and _PAIR.search(value):
+            raise _unfit(
+                path,
+                "text with a character in two halves",
+                "join them: .encode('utf-16', 'surrogatepass')",
+            )
+    elif isinstance(value, int):
+        if value.bit_length() > MAX_INT_BITS:
+            raise _unfit(path, "an int of thousands of digits", "store it as hex(…), a str")
+    elif isinstance(value, float):
+        if not isfinite(value):
+            raise _unfit(path, repr(value), "store None or a str")
+    elif len(path) > MAX_DEPTH:
+        raise _unfit(
+            path[:1], f"nested more than {MAX_DEPTH} deep, or holds itself", "store a flatter value"
+        )
+    elif isinstance(value, (list, dict)):
+        _explain_container(value, path)
+    else:
+        name = type(value).__name__
+        raise _unfit(path, f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}", _fix(name))
+
+
+def _explain_container(value: Any, path: tuple[str | int, ...]) -> None:
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _explain(item, (*path, index))
+        return
+    for name, item in list(value.items()):
+        if not isinstance(name, str):
+            raise _unfit(
+                path, f"a dict with a key of type {type(name).__name__}", "make its keys str"
+            )
+        _explain(name, path)
+        _explain(item, (*path, name))
+
+
+def _unfit(path: tuple[str | int, ...], what: str, fix: str) -> TypeError:
+    where = "".join(f"[{step!r}]" for step in path)
+    return TypeError(f"session{where} is {what}, and sessions are stored as JSON: {fix}")
+
+
+def _fix(name: str) -> str:
+    fixes = {
+        "tuple": "use a list",
+        "set": "use sorted(…), a list",
+        "frozenset": "use sorted(…), a list",
+        "bytes": "use .hex() or base64 text",
+        "datetime": "use .isoformat()",
+        "date": "use .isoformat()",
+        "Decimal": "use str(…)",
+        "UUID": "use str(…)",
+    }
+    return fixes.get(
+        name, "store its parts (str, int, float, bool, None, list, dict with str keys)"
+    )

@@ -1,0 +1,381 @@
+"""Lists and dicts in the app's hands: they stay the session's own through merges, and an app's own are left alone."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from minisession import Session, SessionConflict, SessionTooLarge, StoreUnavailable
+
+from ..support.site import Page, Site, data, put
+from .test_lifecycle import logged_in, site_with
+
+CONSTANT = ["a constant", {"of": "the module"}]
+
+
+def add(value: Any) -> Page:
+    return lambda session: session["cart"].append(value)
+
+
+def once(work: Callable[[], Any]) -> Callable[[], None]:
+    """Return a function that does its work the first time it is called."""
+    left = [work]
+    return lambda: left.pop()() if left else None
+
+
+def saves(session: Session, rival: Callable[[], Any]) -> None:
+    session["n"] = 1
+    rival()
+    session.save()
+
+
+def reloads(session: Session, rival: Callable[[], Any]) -> None:
+    rival()
+    session.reload()
+
+
+def counts(session: Session, rival: Callable[[], Any]) -> None:
+    first = once(rival)
+    session.transact(lambda session: (first(), session.update(n=1)))
+
+
+def counts_later(session: Session, rival: Callable[[], Any]) -> None:
+    rival()
+    session.transact(put("n", 1))
+
+
+def fails_to_count(session: Session, rival: Callable[[], Any]) -> None:
+    rival()
+
+    def spoil(session: Session) -> None:
+        cart = session["cart"]
+        cart.append("spoilt") if isinstance(cart, list) else cart.update(note="spoilt")
+        session["cart"] = ["another list"]
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        session.transact(spoil)
+
+
+def takes_a_new_id(session: Session, rival: Callable[[], Any]) -> None:
+    session.regenerate(keep=True)
+    rival()
+    session.save()
+
+
+every_merge = pytest.mark.parametrize("merges", [saves, reloads, counts, counts_later, fails_to_count, takes_a_new_id])
+
+
+@every_merge
+def test_a_list_in_the_apps_hands_is_the_sessions_after_a_merge(merges: Callable[..., None]) -> None:
+    """What is added to it afterwards is stored."""
+    browser = logged_in(Site(), cart=["before"])
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        cart = session["cart"]
+        merges(session, lambda: other.visit(add("theirs")))
+        assert cart == ["before", "theirs"]
+        assert session["cart"] is cart
+        cart.append("mine")
+
+    browser.visit(page)
+
+    assert browser.visit(lambda session: session["cart"]) == ["before", "theirs", "mine"]
+
+
+@every_merge
+def test_so_are_nested_ones_at_the_same_place(merges: Callable[..., None]) -> None:
+    browser = logged_in(Site(), cart={"items": [{"name": "tea", "tags": []}], "note": ""})
+    other = browser.twin()
+
+    def theirs(session: Session) -> None:
+        session["cart"]["note"] = "theirs"
+        session["cart"]["items"][0]["tags"].append("theirs")
+        session["cart"]["items"].append({"name": "milk"})
+
+    def page(session: Session) -> None:
+        cart = session["cart"]
+        items, tea = cart["items"], cart["items"][0]
+        merges(session, lambda: other.visit(theirs))
+        assert (cart["items"], items[0]) == (items, tea)
+        assert items is session["cart"]["items"]
+        tea["tags"].append("mine")
+        items[1]["new"] = "mine"
+
+    browser.visit(page)
+
+    assert browser.visit(lambda session: session["cart"]) == {
+        "items": [{"name": "tea", "tags": ["theirs", "mine"]}, {"name": "milk", "new": "mine"}],
+        "note": "theirs",
+    }
+
+
+@every_merge
+def test_an_object_that_the_app_assigned_is_never_written_into(merges: Callable[..., None]) -> None:
+    """Or a module's constant would get one visitor's data."""
+    browser = logged_in(Site(), cart=["before"])
+    other = browser.twin()
+    constant = list(CONSTANT)
+
+    def page(session: Session) -> None:
+        session["cart"] = constant
+        session["inside"] = {"deep": [constant]}
+        session.save()
+        merges(session, lambda: other.visit(lambda s: (s["cart"].append("theirs"), s["inside"]["deep"].append(1))))
+        assert session["cart"] == [*CONSTANT, "theirs"]
+
+    browser.visit(page)
+
+    assert constant == CONSTANT == ["a constant", {"of": "the module"}]
+
+
+def test_an_object_that_the_app_put_inside_one_of_ours_is_not_written_into() -> None:
+    browser = logged_in(Site(), cart=[[0]])
+    other = browser.twin()
+    constant = ["constant"]
+
+    def page(session: Session) -> None:
+        cart = session["cart"]
+        cart[0] = constant
+        session.save()
+        other.visit(lambda session: session["cart"][0].append("theirs"))
+        session["n"] = 1
+        session.save()
+        assert cart == [["constant", "theirs"]]
+
+    browser.visit(page)
+
+    assert constant == ["constant"]
+
+
+def test_a_list_that_stands_under_two_keys_is_not_written_into() -> None:
+    """Or a change of one key would appear under the other."""
+    browser = logged_in(Site(), a=[1], b=[])
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        session["b"] = session["a"]
+        session.save()
+        other.visit(lambda session: session["a"].append("theirs"))
+        session["n"] = 1
+        session.save()
+        assert (session["a"], session["b"]) == ([1, "theirs"], [1])
+
+    browser.visit(page)
+
+    assert browser.visit(lambda session: (session["a"], session["b"])) == ([1, "theirs"], [1])
+
+
+def test_assigning_a_list_back_where_it_was_leaves_it_the_sessions() -> None:
+    """As is often done, out of habit with other sessions."""
+    browser = logged_in(Site(), cart=[])
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        cart = session["cart"]
+        cart.append("early")
+        session["cart"] = cart
+        session.save()
+        other.visit(add("theirs"))
+        session["n"] = 1
+        session.save()
+        cart.append("late")
+
+    browser.visit(page)
+
+    assert browser.visit(lambda session: session["cart"]) == ["early", "theirs", "late"]
+
+
+def test_a_list_that_others_deleted_and_made_again_is_the_same_one() -> None:
+    browser = logged_in(Site(), cart=["before"])
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        cart = session["cart"]
+        other.visit(lambda session: session.pop("cart"))
+        session["n"] = 1
+        session.save()
+        assert "cart" not in session
+        other.visit(put("cart", ["again"]))
+        session["n"] = 2
+        session.save()
+        cart.append("mine")
+
+    browser.visit(page)
+
+    assert browser.visit(lambda session: session["cart"]) == ["again", "mine"]
+
+
+def test_a_list_that_holds_itself_ends_no_merge() -> None:
+    """It cannot be stored; but the error is about that."""
+    browser = logged_in(Site(), cart=[])
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        session["cart"].append(session["cart"])
+        other.visit(put("n", 1))
+        session.reload()
+        assert session["cart"] == []
+
+    browser.visit(page)
+
+
+# Order
+
+
+def test_another_order_of_a_nested_dicts_keys_is_a_change() -> None:
+    """A table that was sorted stays sorted."""
+    site = Site()
+    browser = logged_in(site, table={"b": 1, "a": 2})
+
+    def sort(session: Session) -> None:
+        table = session["table"]
+        ordered = dict(sorted(table.items()))
+        table.clear()
+        table.update(ordered)
+
+    browser.visit(sort)
+    assert site.store.verbs == ["load", "replace"]
+    assert list(browser.visit(lambda session: session["table"])) == ["a", "b"]
+
+    browser.visit(sort)
+    assert "replace" not in site.store.verbs
+
+
+def test_to_a_merge_the_order_means_nothing() -> None:
+    """Who merely sorts a table takes nothing back that another request changed in it."""
+    browser = logged_in(Site(), table={"b": 1, "a": 2})
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        table = session["table"]
+        table["b"] = table.pop("b")
+        other.visit(lambda session: session["table"].update(a=3))
+
+    browser.visit(page)
+
+    assert browser.visit(lambda session: session["table"]) == {"a": 3, "b": 1}
+
+
+# A transaction that fails
+
+
+def test_a_transaction_that_loses_every_time_leaves_nothing_behind() -> None:
+    """The commit at the end of the page would store it over what others counted exactly."""
+    site = Site()
+    browser = logged_in(site, n=0, cart=[])
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        cart = session["cart"]
+
+        def spoil(session: Session) -> None:
+            session["n"] += 100
+            session["cart"].append("spoilt")
+            session.cookie.max_age = 60
+            other.visit(lambda session: session.update(n=session["n"] + 1))
+
+        with pytest.raises(SessionConflict):
+            session.transact(spoil)
+        other.visit(lambda session: session.update(n=session["n"] + 1))
+        cart.append("mine")
+
+    site.app._lifecycle._sleep = lambda seconds: None
+    browser.visit(page)
+
+    assert browser.visit(lambda s: (s["n"], s["cart"], s.cookie.max_age)) == (33, ["mine"], None)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (lambda session: session.update(k="x" * 70_000), SessionTooLarge),
+        (lambda session: session["cart"].append({1, 2}), TypeError),
+        (lambda session: session["cart"].append(session["cart"]), TypeError),
+        (lambda session: session["cart"].clear(), StoreUnavailable),
+    ],
+    ids=["too large", "unfit", "holds itself", "the store is down"],
+)
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_transaction_that_fails_leaves_the_session_as_it_was(
+    is_new: bool, spoil: Page, error: type[Exception]
+) -> None:
+    site, down, browser = site_with()
+    if is_new:
+        browser = site.browser()
+    else:
+        browser.visit(put("cart", [1]))
+
+    def page(session: Session) -> None:
+        session["cart"] = [1]
+        session.save()
+        before = deepcopy(dict(session))
+
+        def fail(session: Session) -> None:
+            spoil(session)
+            if error is StoreUnavailable:
+                down.verbs = {"replace"}
+
+        with pytest.raises(error):
+            session.transact(fail)
+        down.verbs.clear()
+        assert dict(session) == before
+        assert session["cart"] == [1]
+
+    browser.visit(page)
+
+    assert browser.visit(data) == ({"cart": [1]} if is_new else {"k": 1, "cart": [1]})
+
+
+# Threads
+
+
+def test_a_thread_that_writes_while_the_session_is_stored_harms_nothing() -> None:
+    """Each loop over what the session holds goes over a copy: at one line after the other, a key is added."""
+    site = Site()
+    browser = logged_in(site, cart=[], table={}, other=[])
+    other = browser.twin()
+    rooms = {"minisession.visit", "minisession.merge", "minisession.wire.values", "minisession.shelf"}
+    added = 0
+
+    def write(session: Session) -> Callable[..., Any]:
+        lines = 0
+
+        def trace(frame: Any, event: str, arg: object) -> Any:
+            nonlocal lines, added
+            if event == "line":
+                lines += 1
+                if lines % 7 == 0 and added < 150:
+                    # As if the other thread had its turn here.
+                    added += 1
+                    sys.settrace(None)
+                    thread = threading.Thread(target=session.__setitem__, args=(f"k{added}", [added]))
+                    thread.start()
+                    thread.join()
+                    sys.settrace(trace)
+            return trace if frame.f_globals.get("__name__") in rooms else None
+
+        return trace
+
+    def page(session: Session) -> None:
+        session["cart"].append(1)
+        session["table"]["a"] = 1
+        other.visit(put("theirs", 1))
+        tracing = sys.gettrace()
+        sys.settrace(write(session))
+        try:
+            session.save()
+        finally:
+            sys.settrace(tracing)
+
+    browser.visit(page)
+
+    kept = browser.visit(data)
+    assert (kept["cart"], kept["table"], kept["theirs"]) == ([1], {"a": 1}, 1)
+    assert added == 150
