@@ -1,8 +1,13 @@
-"""What tests count is shown at the end of every run, passed or not; and no test fails for being slow."""
+"""What all tests share: marks for what needs more than Python, and what they count, shown at the end.
+
+No test fails for being slow.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -11,6 +16,33 @@ settings.register_profile("no deadline", deadline=None)  # machines are busy, an
 settings.load_profile("no deadline")
 
 COUNTED = pytest.StashKey[list[str]]()
+
+# Which tests start what, by their files, names and fixtures.  `tools/check --quick` leaves all of them out.
+STARTING = {
+    "browsers": ("demo/test_*browser*.py", "demo/test_*firefox*.py", "demo/test_*webkit*.py", "site/test_docs_site.py"),
+    "servers": ("wsgi/test_servers*.py", "site/test_deploy*.py", "wsgi/*::test_a_recipe_starts*"),
+    "redis": (
+        "stores/test_*redis*.py",
+        "stores/test_*cluster*.py",
+        "core/*::*[[]*redis*",
+        "demo/*::*[[]redis]",
+        "server",
+        "cluster",
+        "redis_server",
+    ),
+    "tools": ("express/*.py", "site/test_bench*.py", "site/test_package.py", "site/test_typing.py"),
+    "long": ("core/test_interleavings*.py", "stores/test_sqlite_store*::test_Q*"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests; pytest calls it when it has found them."""
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        names = path, f"{path}::{item.name}", *getattr(item, "fixturenames", ())
+        for mark, patterns in STARTING.items():
+            if any(fnmatch(name, pattern) for name in names for pattern in patterns):
+                item.add_marker(mark)
 
 
 @pytest.fixture(scope="session")

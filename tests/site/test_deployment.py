@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import configparser
 import json
+import logging
 import os
 import re
 import runpy
@@ -11,19 +11,26 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.cookiejar import CookieJar
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from webtest import TestApp
 
+from minisession import MemoryStore, StoreUnavailable, open_store
+from minisession.limited import Limited
+
+from ..support.browser import Clock
 from ..support.deployed import (
     GUNICORN,
     NEW,
     OLD,
+    PAGE,
     ROOT,
     SERVERS,
     Server,
@@ -33,7 +40,9 @@ from ..support.deployed import (
     over_tls,
     program,
     serving,
+    settings,
 )
+from ..support.tools import need_program
 from ..wsgi.test_servers import SOON, Client
 
 MYAPP = """
@@ -186,23 +195,128 @@ def test_the_command_for_a_secret_makes_one() -> None:
     assert re.fullmatch("[0-9a-f]{64}\n", made.stdout)
 
 
-def test_the_systemd_unit_is_right(tmp_path: Path) -> None:
-    """systemd says so where it is there."""
+def test_the_systemd_unit_is_right_and_hard_to_break_out_of(tmp_path: Path) -> None:
+    """systemd says so: it rates what a service could do to its machine from 0 to 10."""
     (text,) = blocks("ini")
-    unit = configparser.ConfigParser(strict=True, interpolation=None)
-    unit.read_string(text)
-    assert unit["Service"]["ExecStart"] == f"/opt/myapp/venv/bin/{GUNICORN}"
-    analyze = shutil.which("systemd-analyze")
-    if analyze:
-        file = tmp_path / "myapp.service"
-        file.write_text(text.replace("/opt/myapp/venv/bin/gunicorn", sys.executable))
-        done = subprocess.run([analyze, "verify", "--man=no", str(file)], capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, "")
+    (exec_start,) = re.findall("^ExecStart=(.*)$", text, re.M)
+    assert exec_start == f"/opt/myapp/venv/bin/{GUNICORN}"
+    analyze = need_program("systemd-analyze")
+    unit = tmp_path / "myapp.service"
+    unit.write_text(text.replace("/opt/myapp/venv/bin/gunicorn", sys.executable))
+    done = subprocess.run([analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+    def exposure(text: str) -> float:
+        unit.write_text(text)
+        command = [analyze, "security", "--no-pager", "--offline=true", str(unit)]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return float(report.rpartition("exposure level for ")[2].split()[1])
+
+    start, _, rest = text.partition("\n\nUMask")
+    plain, hardened = exposure(start + rest[rest.index("\n\n[Install]") :]), exposure(text)
+    assert hardened < 3
+    assert f"rates the unit {hardened}" in PAGE
+    assert f"the first half alone is {plain}" in PAGE
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    (text,) = blocks("dockerfile")
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in text.splitlines())]
+
+
+def test_the_containers_user_can_write_where_its_sessions_are(tmp_path: Path) -> None:
+    """The folder is made, and given away, before it becomes a volume and the user another."""
+    lines = dict(dockerfile())
+    order = [word for word, _ in dockerfile()]
+    assert order.index("VOLUME") < order.index("USER") < order.index("CMD")
+    *_, made = [rest for word, rest in dockerfile() if word == "RUN"]
+    assert f"-o {lines['USER']} " in made
+    assert made.endswith(lines["VOLUME"])
+    store = dict(pair.split("=", 1) for pair in lines["ENV"].split())["SESSION_STORE"]
+    assert store == f"sqlite:///{lines['VOLUME']}/sessions.db"
+    if os.geteuid() != 0:
+        return  # who is not root can make no folder for another user
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        shutil.copytree(ROOT / "minisession", f"{folder}/minisession")
+        subprocess.run(made.replace(lines["VOLUME"], f"{folder}/data").split(), check=True)
+        code = f"from minisession import open_store; open_store('{store.replace('/data', folder + '/data')}').create"
+        python = need_program("/usr/bin/python3")  # that of a version manager may be root's alone
+        subprocess.run([python, "-c", f"{code}('id', b'data', 2e9)"], cwd=folder, user=lines["USER"], check=True)
+        assert sorted(path.name for path in Path(folder, "data").iterdir())[0] == "sessions.db"
 
 
 def test_the_containers_command_is_one_that_gunicorn_takes(home: Path) -> None:
-    (text,) = blocks("dockerfile")
-    name, *arguments = json.loads(text.partition("CMD ")[2])
+    name, *arguments = json.loads(dict(dockerfile())["CMD"])
     command = [program(name), "--check-config", *arguments]
-    variables = {"SESSION_STORE": f"sqlite:///{home}/sessions.db", "SESSION_SECRET": OLD, "PYTHONPATH": str(ROOT)}
-    subprocess.run(command, cwd=home, env={**os.environ, **variables}, check=True)
+    subprocess.run(command, cwd=home, env={**os.environ, **settings(home)}, check=True)
+
+
+def test_a_health_check_makes_no_session_and_asks_no_store(home: Path) -> None:
+    """The container's own command finds the app healthy, and says so where it is not."""
+    for name in ("health.py", "wsgi.py"):
+        (home / name).write_text(file(name))
+    with (home / "wsgi.py").open("a") as wsgi:
+        wsgi.write("from health import with_health\napp = with_health(app, store)\n")
+    program, *arguments = json.loads(dict(dockerfile())["HEALTHCHECK"].removeprefix("CMD "))
+    assert program == "python"
+    with serving(SERVERS["gunicorn"], home) as port, Client(port) as client:
+        for page in ("/health", "/ready"):
+            response = client.send(page)
+            assert (response.status, response.read()) == (200, b"200 OK")
+            assert not {"Set-Cookie", "Vary"} & set(response.headers)
+        check = [sys.executable, *(argument.replace("8000", str(port)) for argument in arguments)]
+        assert subprocess.run(check).returncode == 0
+        assert list(open_store(f"sqlite:///{home}/sessions.db").ids()) == []
+    assert subprocess.run(check, stderr=subprocess.DEVNULL).returncode == 1
+
+
+def test_a_store_that_is_down_is_no_reason_to_restart_the_app() -> None:
+    names: dict[str, Any] = {}
+    exec(file("health.py"), names)
+    store = MemoryStore()
+    client = TestApp(names["with_health"](lambda environ, start_response: [], store))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "load", raising(StoreUnavailable("down")))
+        assert client.get("/health").status_int == 200
+        assert client.get("/ready", expect_errors=True).status_int == 503
+    assert client.get("/ready").status_int == 200
+
+
+def raising(error: Exception) -> Callable[..., NoReturn]:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    return fail
+
+
+def test_the_lines_to_watch_are_explained_on_the_page_for_troubleshooting() -> None:
+    section = PAGE.partition("### What to watch")[2].partition("```")[0]
+    lines = [quote for cell in re.findall(r"^\| (`.*?) \|", section, re.M) for quote in re.findall("`(.+?)`", cell)]
+    explained = (ROOT / "docs" / "troubleshooting.md").read_text()
+    assert len(lines) >= 8
+    for line in lines:
+        assert line == "DEBUG" or f"`{line}" in explained, line
+
+
+def test_lines_are_counted_for_prometheus() -> None:
+    """Those that stand for others, which were not logged, count for all of them."""
+    log = logging.getLogger("minisession")
+    names: dict[str, Any] = {"__name__": "counts"}
+    exec(file("counts.py"), names)
+    counts = names["counts"]
+    try:
+        clock = Clock()
+        tell = Limited(log, clock)
+        for _ in range(10):
+            tell(logging.ERROR, "503 Service Unavailable: %s: %s", "StoreUnavailable", "down")
+        clock.advance(60)
+        tell(logging.ERROR, "503 Service Unavailable: %s: %s", "StoreUnavailable", "down")
+        log.warning('use Cookie(secure="auto")')
+        log.info("not counted")
+    finally:
+        log.removeHandler(counts)
+    assert str(counts).splitlines() == [
+        'minisession_log_lines_total{level="ERROR",kind="503 Service Unavailable: %s: %s"} 11',
+        'minisession_log_lines_total{level="WARNING",kind="use Cookie(secure=\\"auto\\")"} 1',
+    ]
