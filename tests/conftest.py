@@ -19,13 +19,14 @@ COUNTED = pytest.StashKey[list[str]]()
 
 # Which tests start what, by their files, names and fixtures.  `tools/check --quick` leaves all of them out.
 STARTING = {
-    "browsers": ("demo/test_*browser*.py", "demo/test_*firefox*.py", "demo/test_*webkit*.py", "site/test_docs_site.py"),
+    "browsers": ("demo/test_*browser*.py", "demo/test_engines.py", "site/test_docs_site.py"),
     "servers": ("wsgi/test_servers*.py", "site/test_deploy*.py", "wsgi/*::test_a_recipe_starts*"),
     "redis": (
         "stores/test_*redis*.py",
         "stores/test_*cluster*.py",
         "core/*::*[[]*redis*",
         "demo/*::*[[]redis]",
+        "site/*::*Redis]",
         "server",
         "cluster",
         "redis_server",
