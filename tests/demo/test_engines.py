@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 import demo.app
+from minisession import Cookie as SessionCookie
 from minisession import SessionMiddleware, get_session
 
 from ..support.browser import SECRET
@@ -194,6 +196,49 @@ def test_the_default_cookie_over_plain_http(visitor: Visitor, engine: Engine) ->
             assert [cookie.secure for cookie in visitor.cookies if cookie.domain in url] == (
                 [True] if engine.keeps_secure_cookies_over_http else []
             )
+
+
+class Shop:
+    """A shop at which the answers to a double click on "Log in" come in order, and both have seen the old session."""
+
+    def __init__(self) -> None:
+        self.app = SessionMiddleware(self.page, secret=SECRET, cookie=SessionCookie(secure="auto"))
+        self.both_have_looked = threading.Barrier(2)
+        self.first_is_answered = threading.Event()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        answer = self.app(environ, start_response)
+        if environ["PATH_INFO"] == "/login":
+            self.first_is_answered.set()
+        return answer
+
+    def page(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        session = get_session(environ)
+        if environ["PATH_INFO"] == "/":
+            session.setdefault("cart", ["a book"])
+        if environ["PATH_INFO"] == "/login":
+            session.get("cart")
+            second = self.both_have_looked.wait(SOON)  # 0 for the one that has waited for the other, and 1
+            if second:
+                self.first_is_answered.wait(SOON)
+            session.regenerate(keep=True, user="ada")
+        start_response("200 OK", [("Content-Type", "text/html")])
+        form = '<form method="post" action="/login"><button>Log in</button></form>'
+        return [f"<p>{session.user}: {session.get('cart')}</p>{form}".encode()]
+
+
+def test_a_double_click_logs_in(visitor: Visitor) -> None:
+    """The form is sent twice, and the browser drops the first answer, with the cookie that is in it."""
+    with serving(Shop()) as address:
+        visitor.open(address)
+        assert "None: ['a book']" in visitor.text
+
+        visitor.click("Log in", times=2)
+
+        assert visitor.url == f"{address}/login"
+        assert "ada: ['a book']" in visitor.text
+        visitor.open(address)
+        assert "ada: ['a book']" in visitor.text
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..tools import need_module, need_program
-from .visitor import Cookie, Engine, NotNow, Visitor
+from .visitor import CLICK, Cookie, Engine, NotNow, Visitor
 
 ARGUMENTS = (
     "--disable-background-networking",
@@ -86,7 +86,7 @@ class ChromiumVisitor(Visitor):
             raise NotNow(script) from error
 
     def click_at(self, x: int, y: int, *, times: int = 1) -> None:
-        self.page.mouse.click(x, y, click_count=times)
+        self.page.mouse.click(x, y, click_count=times, delay=CLICK)
 
     def type(self, text: str) -> None:
         self.page.keyboard.type(text)

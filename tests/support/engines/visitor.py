@@ -16,6 +16,8 @@ from ..serving import SOON
 
 T = TypeVar("T")
 
+CLICK = 50  # milliseconds, that a button is held down, and until it is pressed again
+
 # The point to click on an element, in the middle of what is seen of it.
 MIDDLE = """
     element.scrollIntoView({block: "center"});
@@ -192,7 +194,8 @@ def one_of(selector: str, text: str) -> str:
 
 def clicks(x: int, y: int, times: int) -> list[dict[str, Any]]:
     move = {"type": "pointerMove", "x": x, "y": y, "duration": 0}
-    press = [{"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}]
+    pause = {"type": "pause", "duration": CLICK}
+    press = [pause, {"type": "pointerDown", "button": 0}, pause, {"type": "pointerUp", "button": 0}]
     return [{"type": "pointer", "id": "mouse", "actions": [move, *press * times]}]
 
 
