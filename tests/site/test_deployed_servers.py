@@ -30,7 +30,7 @@ def app(environ, start_response):
     session["visits"] = session.get("visits", 0) + 1
     if page == "/stream":
         start_response("200 OK", PLAIN)
-        return lines()
+        return counted(session)
     if page == "/write":
         write = start_response("200 OK", PLAIN)
         for line in lines():
@@ -38,15 +38,14 @@ def app(environ, start_response):
         return []
     if page == "/file":
         start_response("200 OK", [*PLAIN, ("Content-Length", str(os.path.getsize(DOWNLOAD)))])
-        download = open(DOWNLOAD, "rb")
-        return environ.get("wsgi.file_wrapper", lambda file: iter(lambda: file.read(65536), b""))(download)
+        return environ.get("wsgi.file_wrapper", blocks)(File(DOWNLOAD))
     if page == "/204":
         start_response("204 No Content", [])
         return []
     if page == "/304":
         start_response("304 Not Modified", [("ETag", '"1"')])
         return []
-    text = f"{session.user} {session['visits']} {os.getpid()}\\n".encode()
+    text = f"{session.user} {session['visits']} {session.get('line')} {os.getpid()}\\n".encode()
     start_response("200 OK", [*PLAIN, ("Content-Length", str(len(text)))])
     return [] if head else [text]
 
@@ -54,6 +53,23 @@ def app(environ, start_response):
 def lines():
     for number in range(3):
         yield b"line %d\\n" % number
+
+
+def counted(session):
+    for number, line in enumerate(lines()):
+        session["line"] = number
+        yield line
+
+
+class File:
+    # All that a file wrapper asks of a file.
+    def __init__(self, path):
+        file = open(path, "rb")
+        self.read, self.close = file.read, file.close
+
+
+def blocks(file):
+    return iter(lambda: file.read(65536), b"")
 """
 
 
@@ -94,7 +110,9 @@ def assert_sessions(connect: Callable[[], Client], *, keeps: bool, processes: bo
             assert get("/").startswith(b"ada %d " % visit)
         assert not keeps or kept is client.connection.sock is not None
 
-        assert get("/stream") == get("/write") == b"line 0\nline 1\nline 2\n"
+        assert get("/stream") == b"line 0\nline 1\nline 2\n"
+        assert get("/").startswith(b"ada 5 2 ")  # what the body changed while it was sent
+        assert get("/write") == b"line 0\nline 1\nline 2\n"
         assert get("/file") == FILES["download"].encode()
         for status in (204, 304):
             response, body = send(f"/{status}")
@@ -102,8 +120,8 @@ def assert_sessions(connect: Callable[[], Client], *, keeps: bool, processes: bo
         response, body = send("/", "HEAD")
         assert (response.status, body) == (200, b"")
         page = get("/")
-        assert page.startswith(b"ada 10 ")
-        assert int(response.headers["Content-Length"]) == len(page) - len("10") + len("9")
+        assert page.startswith(b"ada 11 2 ")
+        assert int(response.headers["Content-Length"]) == len(page)
         cookie = client.cookie
 
     workers: set[str] = set()
@@ -118,6 +136,6 @@ def worker(connect: Callable[[], Client], cookie: str, _: int) -> str:
     """Visit once; return the process that has answered."""
     with connect() as client:
         client.cookie = cookie
-        user, _visits, pid = client.get(headers={"Connection": "close"}).decode().split()
+        user, _visits, _line, pid = client.get(headers={"Connection": "close"}).decode().split()
         assert user == "ada"
         return pid
