@@ -63,8 +63,12 @@ class Response:
     def write(self, data: bytes) -> None:
         """Be the ``write`` that ``start_response`` returns."""
         self.send()
-        if self._write is not None:
-            self._write(data)
+        if self._write is None:
+            # hypercorn and bjoern give none; what is written must not vanish without a word.
+            raise TypeError(
+                "the server's start_response returned no write(): return the body instead"
+            )
+        self._write(data)
 
     def send(self) -> None:
         """Commit the session, then hand the headers to the server; once."""

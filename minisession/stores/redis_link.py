@@ -39,7 +39,8 @@ try:
     from redis.retry import Retry
 except ImportError as error:
     raise ImportError(
-        f"RedisStore needs redis-py, the package redis, from version 5 on: pip install 'redis>=5' ({error})"
+        "RedisStore needs redis-py, the package redis, from version 5 on:"
+        f" pip install 'redis>=5' ({error})"
     ) from error
 
 BATCH = 250  # keys in one round trip of a listing

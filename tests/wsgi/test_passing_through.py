@@ -6,7 +6,7 @@ import io
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
-from wsgiref.util import FileWrapper
+from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import pytest
 
@@ -125,6 +125,20 @@ def test_a_change_after_write_that_cannot_be_stored_is_logged(kind: str, caplog:
 
 
 # Late changes
+
+
+def test_a_server_without_write_is_no_silence() -> None:
+    """hypercorn's and bjoern's start_response return nothing; an app that writes learns of it, as without us."""
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        write = start_response("200 OK", list(PLAIN))
+        write(b"lost")
+        return []
+
+    environ: Environ = {}
+    setup_testing_defaults(environ)
+    with pytest.raises(TypeError, match="returned no write"):
+        SessionMiddleware(app, secret=SECRET)(environ, lambda *_: None)  # type: ignore[arg-type]  # as theirs
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
