@@ -198,11 +198,14 @@ def test_a_response_from_before_the_login_that_arrives_after_it_leaves_the_old_c
     assert browser.get("/who").text == "None"
 
 
-def test_rolling_puts_a_cookie_on_a_page_that_an_app_calls_public() -> None:
+def test_rolling_puts_a_cookie_on_a_page_that_an_app_calls_public(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says so, once."""
     browser = site({"/": log_in}, rolling=True, headers=[("Cache-Control", "public, max-age=60")])
     answer = browser.get("/")
     assert answer.headers["Cache-Control"] == "public, max-age=60"
     assert "connect.sid=" in answer.headers["Set-Cookie"]
+    browser.get("/")
+    assert len([line for line in caplog.messages if "Cache-Control: public" in line]) == 1
 
 
 # docs/troubleshooting.md
