@@ -13,7 +13,7 @@ from .journal import handle_of
 from .stores.base import TOMBSTONE, Store, Stored
 
 MAX_LINKS = 32
-"""Heirs that are followed, or deletions that came too late, before it is a conflict."""
+"""Heirs that are followed before it is a conflict."""
 
 
 def end(
@@ -35,21 +35,27 @@ def end(
         SessionConflict: it was given new ids faster than they could be followed.
         StoreUnavailable: the store failed; the session may live.
     """
-    first = id
-    for _ in range(MAX_LINKS):
-        if id in spared:
-            return False
-        if store.delete(id):
-            return True
+    if id in spared:
+        return False
+    if store.delete(id):
+        return True
+    first, ended, links = id, True, 0
+    while links <= MAX_LINKS:
+        # Heirs are followed by the quickest call there is: the session may be moving on meanwhile.
         heir = store.heir(id)
-        if heir is None:
+        if heir is not None:
+            id, ended, links = heir, False, links + 1
+            continue
+        if ended or id in spared:
             return False
-        id = heir
         if belongs is not None:
             stored = store.load(id)
-            # A tombstone says whose it was no more; its heir will.
             if stored is None or (stored.data != TOMBSTONE and not belongs(stored)):
                 return False
+        if store.delete(id):
+            return True
+        # It was given another new id since, or has ended: its heir tells.
+        ended = True
     raise SessionConflict(
         f"session {handle_of(first)} was given {MAX_LINKS} new ids while it was being ended"
     )
