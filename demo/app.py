@@ -58,7 +58,7 @@ router = Router(
         "/secureplace": {"GET": partial(pages.secureplace, cookie_name=profile["name"], cookie=profile["cookie"])},
         "/sessions": {"GET": partial(pages.sessions, store=store), "POST": partial(pages.sessions, store=store)},
         "/logout": {"GET": pages.logout, "POST": pages.logout},
-        "/style.css": {"GET": pages.style},
+        "/style.css": {"GET": views.stylesheet},
     },
     error=views.error,
 )

@@ -23,11 +23,6 @@ def home(request: Request) -> Response:
     return views.page("home", "Sessions for any WSGI app")
 
 
-def style(request: Request) -> Response:
-    """Dress the pages; not looking at the session leaves it to caches."""
-    return views.stylesheet()
-
-
 def login_form(request: Request) -> Response:
     """Ask who it is."""
     if get_session(request.environ).get("login"):
@@ -72,17 +67,19 @@ def secureplace(request: Request, *, cookie_name: str, cookie: Cookie) -> Respon
     session["views"] = session.get("views", 0) + 1
     scheme = request.environ["wsgi.url_scheme"]
     secure, samesite = cookie.over(https=scheme == "https")
+    left = round((session.expires_at - datetime.now(timezone.utc)).total_seconds())
     flags = ["HttpOnly"] * cookie.httponly + [f"Path={cookie.path}", f"SameSite={samesite}"] + ["Secure"] * secure
     return views.page(
         "secureplace",
         "Secure place",
         login=session["login"],
         views=session["views"],
-        left=round((session.expires_at - datetime.now(timezone.utc)).total_seconds()),
+        left=duration(left),
+        seconds=left,
         cookie=cookie_name,
         flags="; ".join(flags),
         scheme=scheme,
-        secure="with" if secure else "without",
+        secure="With" if secure else "Without",
         handle=session.handle,
     )
 
@@ -105,7 +102,14 @@ def sessions(request: Request, *, store: ListingStore) -> Response:
         )
         for view in sessions_of(store, session.user)
     ]
-    return views.page("sessions", "Your sessions", rows=views.Html("".join(rows)))
+    others = views.fill("others") if len(rows) > 1 else ""
+    return views.page("sessions", "Your sessions", rows=views.Html("".join(rows)), others=others)
+
+
+def duration(seconds: float) -> str:
+    """Return the time as people say it, to the minute: "24 hours", "30 minutes"."""
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} hours" if minutes >= 120 else f"{minutes} minute{'s' * (minutes != 1)}"
 
 
 def browser(agent: str) -> str:
@@ -125,11 +129,10 @@ def logout(request: Request) -> Response:
     over https and to this very machine only.)  A POST from elsewhere does not get here: see app.py.
     """
     environ = request.environ
-    if environ["REQUEST_METHOD"] == "HEAD":
-        return views.redirect("/login")
     ahead = any("prefetch" in environ.get(header, "").lower() for header in PREFETCH)
     meant = environ.get("HTTP_SEC_FETCH_SITE", "none") in ("same-origin", "none")  # ours, or typed
     if environ["REQUEST_METHOD"] == "GET" and (ahead or not meant):
         return views.page("logout", "Log out?")
-    get_session(environ).destroy()
+    if environ["REQUEST_METHOD"] != "HEAD":
+        get_session(environ).destroy()
     return views.redirect("/login")

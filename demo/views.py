@@ -1,17 +1,18 @@
-"""From a template and values to a response: every value is escaped, and nothing is kept by caches."""
+"""From a template and values to a response: every value is escaped, and no page is kept by caches."""
 
 from html import escape
 from http import HTTPStatus
 from pathlib import Path
 from string import Template
 
-from .router import Response
+from .router import Request, Response
 
 HERE = Path(__file__).parent
 TEMPLATES = {path.stem: Template(path.read_text(encoding="utf-8")) for path in (HERE / "html").glob("*.html")}
 STYLE = (HERE / "style.css").read_bytes()
 
-# Neither a shared cache nor Back, after the logout, may show what a session showed; WebKit's Back does, over plain http.
+# No cache may show what a session has shown, nor may Back after the logout: the browser then asks for the page
+# anew, and gets to the login.  Over plain http, but not over TLS, WebKit shows it from its memory all the same.
 NO_STORE = {"Cache-Control": "no-store"}
 
 
@@ -43,6 +44,6 @@ def error(status: int) -> Response:
     return page("error", HTTPStatus(status).phrase, status=status, code=status)
 
 
-def stylesheet() -> Response:
-    """Dress the pages."""
+def stylesheet(request: Request) -> Response:
+    """Dress the pages; not looking at the session leaves it to caches."""
     return Response(200, {"Cache-Control": "public, max-age=300", "Content-Type": "text/css; charset=utf-8"}, STYLE)

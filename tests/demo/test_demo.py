@@ -17,6 +17,7 @@ import pytest
 from webtest import TestApp, TestResponse
 
 import demo.app
+import demo.pages
 from minisession.wire.signing import Signer
 
 ADMIN = {"username": "admin", "password": "letmein"}
@@ -73,7 +74,8 @@ def test_a_visitor_logs_in_looks_around_and_logs_out() -> None:
 
 
 def facts(page: TestResponse) -> dict[str, str]:
-    return dict(re.findall(r"<dt>(.*?)</dt><dd><code>(.*?)</code>", page.text))
+    rows = re.findall(r"<dt>(.*?)</dt><dd><code>(.*?)</code> <small>(.*?)</small>", page.text)
+    return {name: value for name, value, _ in rows} | {f"Beside {name}": remark for name, _, remark in rows}
 
 
 def test_get_logs_out_too() -> None:
@@ -427,8 +429,26 @@ def test_the_secure_place_shows_the_session_at_work() -> None:
 
     assert shown["Cookie"] == "connect.sid"
     assert set(shown["Flags"].split("; ")) == {"HttpOnly", "SameSite=Lax", "Path=/"}
-    assert 86390 <= int(shown["Seconds left"]) <= 86400
+    assert shown["Time left"] == "24 hours"
+    assert shown["Beside Time left"] in [f"{seconds} seconds, reset by every visit." for seconds in range(86390, 86401)]
     assert re.fullmatch("[0-9a-f]{16}", shown["Handle"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (86400, "24 hours"),
+        (86399.6, "24 hours"),
+        (8 * 3600, "8 hours"),
+        (7200, "2 hours"),
+        (7140, "119 minutes"),
+        (1799, "30 minutes"),
+        (60, "1 minute"),
+        (29, "0 minutes"),
+    ],
+)
+def test_time_is_told_as_people_do(seconds: float, shown: str) -> None:
+    assert demo.pages.duration(seconds) == shown
 
 
 @pytest.mark.parametrize("https", [False, True])
@@ -576,11 +596,22 @@ def test_a_user_sees_where_he_is_logged_in_and_logs_the_others_out() -> None:
 
     assert sessions(laptop) == ["Safari on iPhone", "Chrome on Linux <strong>This one</strong>"]
     page = laptop.get("/secureplace").click("Your sessions")
-    assert page.form.submit(status=303).location == "/sessions"
+    assert buttons(page) == ["Log out the others", "Log out"]
+    page = page.forms[0].submit(status=303).follow()
 
+    assert page.request.path == "/sessions"
+    assert buttons(page) == ["Log out"]  # there is no one else to log out
     assert sessions(laptop) == ["Chrome on Linux <strong>This one</strong>"]
     assert not is_logged_in(phone)
     assert is_logged_in(laptop)
+
+    page.form.submit(status=303)
+
+    assert not is_logged_in(laptop)
+
+
+def buttons(page: TestResponse) -> list[str]:
+    return re.findall("<button>(.*?)</button>", page.text)
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
