@@ -33,11 +33,6 @@ def touch_is_due(stored: float, fresh: float, lifetime: float) -> bool:
     return abs(fresh - stored) >= TOUCH_WORTH * lifetime
 
 
-def is_half_over(now: float, stored: float, lifetime: float) -> bool:
-    """Return whether less than half of the lifetime is left: a slow request might outlast it."""
-    return stored - now < lifetime / 2
-
-
 def moment(seconds: float) -> datetime:
     """Return Unix seconds as an aware UTC `datetime`, at most the last second of 9999."""
     return datetime.fromtimestamp(min(seconds, _LAST), timezone.utc)

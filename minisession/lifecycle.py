@@ -109,13 +109,18 @@ class Lifecycle:
         visit.carried = True
         # A sibling domain's doing, or a Path or Domain that was another once.
         if len(values) > 1:
-            self.journal.bounded(
-                logging.INFO,
-                "duplicate: %d cookies %s; the first good one counts",
-                len(values),
-                name,
-            )
-        for id, current in self._verified(values):
+            duplicate = "duplicate: %d cookies %s; the first good one counts"
+            self.journal.bounded(logging.INFO, duplicate, len(values), name)
+        asked: list[str] = []
+        for value in values:
+            verified = self._signer.verify(value)
+            if verified is None:
+                self.journal.bounded(logging.DEBUG, "cookie ignored: its signature does not verify")
+                continue
+            id, current = verified
+            if id in asked or len(asked) == MAX_LOADS:
+                continue
+            asked.append(id)
             if self._shelf.load(visit, id):
                 if not current:
                     visit.send = "was signed by an older secret"
@@ -124,26 +129,12 @@ class Lifecycle:
                 return
         if visit.known:
             visit.end(GONE, visit.id)
-            self.journal.bounded(
-                logging.DEBUG,
-                "session %s ended a moment ago: this request has none",
-                Shown(visit.id),
-            )
-
-    def _verified(self, values: list[str]) -> list[tuple[str, bool]]:
-        """Return the ids that we signed, each once, and whether it was with the first secret."""
-        ids: dict[str, bool] = {}
-        for value in values:
-            verified = self._signer.verify(value)
-            if verified is None:
-                self.journal.bounded(logging.DEBUG, "cookie ignored: its signature does not verify")
-            elif len(ids) < MAX_LOADS:
-                ids.setdefault(*verified)
-        return list(ids.items())
+            ended = "session %s ended a moment ago: this request has none"
+            self.journal.bounded(logging.DEBUG, ended, Shown(visit.id))
 
     def _touch_early(self, visit: Visit) -> None:
-        """Touch where the request, if it is a slow one, could outlast its session."""
-        if expiry.is_half_over(self._now(), visit.expires_at, self._shelf.lifetime(visit)):
+        """Touch where less than half of the lifetime is left: a slow request might outlast it."""
+        if visit.expires_at - self._now() < self._shelf.lifetime(visit) / 2:
             with suppress(SessionGone):
                 self._touch_if_due(visit)
 
@@ -213,7 +204,7 @@ class Lifecycle:
         before = self._snapshot(visit)
         results: list[T] = []
 
-        def step() -> bool:
+        def step(visit: Visit) -> bool:
             nonlocal before
             before = self._snapshot(visit)
             visit.transacting = True
@@ -266,9 +257,9 @@ class Lifecycle:
         elif visit.standing is GONE:
             self._tell_lost(visit, _ended(visit), lost=False)
         match plan.send(visit, self.options):
-            case plan.Send.COOKIE:
+            case plan.COOKIE:
                 return self._cookie(visit)
-            case plan.Send.REMOVAL:
+            case plan.REMOVAL:
                 self.journal.bounded(logging.DEBUG, "cookie removed: destroyed")
                 return cookies.remove(self.options.name, visit.cookie, visit.https)
         self._tell_why_not(visit)
@@ -286,23 +277,23 @@ class Lifecycle:
         self._must_stand(visit)
         if visit.standing is NEW:
             raise SessionError("the headers went out without the new session's cookie")
-        self._until_done(visit, lambda: self._shelf.replace(visit))
+        self._until_done(visit, self._shelf.replace)
 
     def _store(self, visit: Visit, *, asked: bool) -> None:
         """Carry out what `plan` says."""
         match plan.store(visit, self.options, asked=asked):
-            case plan.CREATE:
-                self._create(visit)
-            case plan.REPLACE:
-                self._until_done(visit, lambda: self._replaced(visit))
-            case plan.REWRITE:
-                self._rewrite(visit)
-            case plan.TOUCH:
-                self._touch(visit)
             case plan.TOUCH_IF_DUE if not visit.stored and (visit.send or self.options.rolling):
                 self._touch_for_the_cookie(visit)
             case plan.TOUCH_IF_DUE:
                 self._touch_if_due(visit)
+            case plan.CREATE:
+                self._create(visit)
+            case plan.REPLACE:
+                self._until_done(visit, self._replaced)
+            case plan.REWRITE:
+                self._rewrite(visit)
+            case plan.TOUCH:
+                self._touch(visit)
 
     def _create(self, visit: Visit) -> None:
         visit.check()
@@ -327,7 +318,7 @@ class Lifecycle:
         """
         taken = 0
 
-        def step() -> bool:
+        def step(visit: Visit) -> bool:
             if visit.old is not None and not visit.old.seen:
                 self._was_outrun(visit, visit.old)
             return visit.old is None or self._shelf.rotate(visit, visit.old)
@@ -370,7 +361,7 @@ class Lifecycle:
     def _rewrite(self, visit: Visit) -> None:
         """Store what was not changed; fail no page because we make its record a little longer."""
         try:
-            self._until_done(visit, lambda: self._shelf.replace(visit))
+            self._until_done(visit, self._shelf.replace)
         except SessionTooLarge as error:
             self.journal.bounded(
                 logging.WARNING, "session %s not stored anew: %s", Shown(visit.id), error
@@ -378,7 +369,7 @@ class Lifecycle:
             self._touch_if_due(visit)
 
     def _touch(self, visit: Visit) -> None:
-        self._until_done(visit, lambda: self._shelf.touch(visit))
+        self._until_done(visit, self._shelf.touch)
         visit.stored = True
 
     def _touch_for_the_cookie(self, visit: Visit) -> None:
@@ -410,21 +401,25 @@ class Lifecycle:
             )
 
     def _until_done(
-        self, visit: Visit, step: Callable[[], bool], look: Callable[[Visit], None] | None = None
+        self,
+        visit: Visit,
+        step: Callable[[Visit], bool],
+        look: Callable[[Visit], None] | None = None,
     ) -> None:
         """Take a step until it is not lost to another request; look again before each further try.
 
         A pause comes before the look, never between the look and the step that depends on it;
         jitter keeps rivals from meeting again.
         """
+        if step(visit):
+            return
         look = look or self._shelf.catch_up
-        for lost in range(MAX_TRIES):
+        for lost in range(1, MAX_TRIES):
             if lost > 1:
                 longest = min(LONGEST_PAUSE, 0.001 * 2 ** (lost - 1))
                 self._sleep(random.uniform(0, longest))  # noqa: S311  # a pause is no secret
-            if lost:
-                look(visit)
-            if step():
+            look(visit)
+            if step(visit):
                 return
         raise SessionConflict(
             f"session {handle_of(visit.id)} was changed by others {MAX_TRIES} times in a row"

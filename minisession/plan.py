@@ -67,9 +67,12 @@ def is_pending(visit: Visit) -> bool:
     return (live and visit.max_age_set) or bool(visit.lent and visit.changed())
 
 
+NO_COOKIE, COOKIE, REMOVAL = Send
+
+
 def send(visit: Visit, options: Options) -> Send:
     """Return what to tell the browser, once the store has done its part."""
     if visit.standing is DESTROYED:
-        return Send.REMOVAL if visit.carried else Send.NOTHING
+        return REMOVAL if visit.carried else NO_COOKIE
     owed = visit.stored and (visit.send or options.rolling)
-    return Send.COOKIE if owed else Send.NOTHING
+    return COOKIE if owed else NO_COOKIE

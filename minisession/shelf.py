@@ -217,10 +217,10 @@ class Shelf:
         Raises:
             SessionGone: the absolute timeout has come meanwhile.
         """
-        now = self._now()
-        fresh = expiry.deadline(
-            now, visit.created, self.lifetime(visit), self._options.absolute_timeout
-        )
+        now, absolute = self._now(), self._options.absolute_timeout
+        fresh = now + (self._options.idle_timeout if visit.max_age is None else visit.max_age)
+        if absolute is not None:
+            fresh = min(fresh, visit.created + absolute)
         if fresh <= now:
             self.gone(visit, visit.id)
         return fresh
