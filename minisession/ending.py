@@ -22,6 +22,8 @@ def end(
     *,
     spared: Container[str] = (),
     belongs: Callable[[Stored], bool] | None = None,
+    followed: set[str] | None = None,
+    most: int = MAX_LINKS,
 ) -> bool:
     """End the session that has this id, or has replaced it; return whether one was ended.
 
@@ -30,6 +32,8 @@ def end(
         id: what it is or was known by.
         spared: ids that are left alone, as heirs too.
         belongs: says of an heir's record whether it is to be ended; by default each is.
+        followed: gets the ids that were followed, from which nothing else is to be ended.
+        most: heirs that are followed.
 
     Raises:
         SessionConflict: it was given new ids faster than they could be followed.
@@ -40,10 +44,12 @@ def end(
     if store.delete(id):
         return True
     first, ended, links = id, True, 0
-    while links <= MAX_LINKS:
+    while links <= most:
         # Heirs are followed by the quickest call there is: the session may be moving on meanwhile.
         heir = store.heir(id)
         if heir is not None:
+            if followed is not None:
+                followed.add(id)
             id, ended, links = heir, False, links + 1
             continue
         if ended or id in spared:
@@ -57,7 +63,7 @@ def end(
         # It was given another new id since, or has ended: its heir tells.
         ended = True
     raise SessionConflict(
-        f"session {handle_of(first)} was given {MAX_LINKS} new ids while it was being ended"
+        f"session {handle_of(first)} was given {most} new ids while it was being ended"
     )
 
 

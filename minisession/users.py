@@ -23,6 +23,9 @@ from .wire import record
 MAX_SWEEPS = 32
 """Of one `destroy_sessions_of`; each ends what the one before could not see."""
 
+MOST_LINKS = 1024
+"""New ids of one session that a sweep follows: a thief's, who asks for them without pause."""
+
 log = logging.getLogger("minisession")
 
 
@@ -117,17 +120,24 @@ def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None 
     complete = True
     destroyed = 0
     for sweep in range(MAX_SWEEPS):
-        listed = set[str]()
+        listed, followed = set[str](), set[str]()
         found = False
         for id in store.ids(user) if complete else _all_of(store, belongs):
             listed.add(id)
             # Of a kept one that another request has replaced meanwhile, the heir is not kept.
             first = store.heir(id) if id in kept else id
-            if first is not None and first not in kept:
+            if first is not None and first not in kept and first not in followed:
                 found = True
                 # A session that moves on too fast is met again, under a younger id.
                 with suppress(SessionConflict):
-                    destroyed += end(store, first, spared=kept, belongs=belongs)
+                    destroyed += end(
+                        store,
+                        first,
+                        spared=kept,
+                        belongs=belongs,
+                        followed=followed,
+                        most=MOST_LINKS,
+                    )
         if sweep == 0 and keep is not None and _is_missing(store, keep, user, listed):
             # The store has lost the user's index, and what else that held: all sessions are looked
             # at.
