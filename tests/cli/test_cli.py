@@ -325,6 +325,71 @@ class TestDestroy:
 
         assert run(Late(), "destroy", handle(ann)) == (1, "0 sessions destroyed\n", "")
 
+    @pytest.mark.parametrize("which", [["HANDLE"], ["--user", "ann", "--yes"], ["--all", "--yes"]])
+    def test_one_that_is_given_a_new_id_between_the_look_and_the_end_is_ended(self, which: list[str]) -> None:
+        """By a request that was faster than the command."""
+        clock = Clock()
+
+        class Overtaken(MemoryStore):
+            armed = True
+
+            def overtake(self) -> None:
+                if self.armed:
+                    self.armed = False
+                    ann.visit(lambda session: session.regenerate(keep=True))
+
+            def delete(self, id: str) -> bool:
+                self.overtake()
+                return super().delete(id)
+
+            def clear(self) -> int:
+                self.overtake()
+                return super().clear()
+
+        site = Site(clock=clock, store=Overtaken(clock=clock))
+        ann = login(site)
+
+        done = run(site.store, "destroy", *(handle(ann) if word == "HANDLE" else word for word in which))
+
+        assert done == (0, "1 session destroyed\n", "")
+        assert not site.store.armed
+        assert ann.visit(user) is None
+
+    @pytest.mark.parametrize("which", [["HANDLE"], ["--user", "ann", "--yes"]])
+    def test_one_that_cannot_be_caught_is_an_error(self, which: list[str]) -> None:
+        """It may live, and the command does not say otherwise."""
+        clock = Clock()
+
+        class Fleeing(MemoryStore):
+            fleeing = False
+
+            def heir(self, id: str) -> str | None:
+                heir = super().heir(id)
+                return heir if heir is None else self.flee(heir)
+
+            def delete(self, id: str) -> bool:
+                return super().delete(self.flee(id) if self.fleeing and self.live(id) else id)
+
+            def live(self, id: str) -> bool:
+                stored = self.load(id)
+                return stored is not None and stored.data != b""
+
+            def flee(self, id: str) -> str:
+                stored = self.load(id)
+                if stored and stored.data:
+                    self.rotate(id, stored.data, f"{id}+", stored.data, stored.expires_at, "ann", inherits=True)
+                return id
+
+        site = Site(clock=clock, store=Fleeing(clock=clock))
+        ann = login(site)
+        site.store.fleeing = True
+
+        done = run(site.store, "destroy", *(handle(ann) if word == "HANDLE" else word for word in which))
+
+        assert (done.code, done.out) == (1, "")
+        assert done.err.startswith("minisession: session")
+        assert "Traceback" not in done.err
+
     def test_a_user_is_logged_out_everywhere(self, site: Site) -> None:
         anns, bob = [login(site), login(site)], login(site, "bob")
 
