@@ -1,6 +1,6 @@
-"""The test-kit that every store passes: ours, and yours.
+"""For tests: sessions without a browser, and the test-kit that every store passes, ours and yours.
 
-::
+`log_in` makes a session and returns its cookie.  `StoreContract` is the test-kit::
 
     import unittest
     from minisession.testing import StoreContract
@@ -22,10 +22,19 @@ import unittest
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from math import inf
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from wsgiref.util import setup_testing_defaults
 
+from .errors import SessionConflict, StoreUnavailable
+from .middleware import SessionMiddleware, get_session
 from .stores.base import TOMBSTONE, TOMBSTONE_LIFE, ListingStore, Store, Stored
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+    from .visit import JSON
 
 HOUR = 3600.0
 YEAR = 365 * 24 * HOUR
@@ -60,6 +69,100 @@ ALIKE = {
 }
 
 Result = TypeVar("Result")
+
+
+# Sessions
+
+
+def log_in(app: object, user: str | None = None, /, **data: JSON) -> str:
+    """Make a session as a request would, store it, and return its cookie.
+
+    Args:
+        app: the `SessionMiddleware`, or what leads to it by ``wsgi_app`` or ``app``, as
+            Flask's app and most middleware do.  Where several have different names, it is the
+            innermost, as in `get_session`.
+        user: as given to ``regenerate(user=…)``; None for a visitor who is not logged in.
+        data: what the session holds.
+
+    Returns:
+        ``name=value``, for a ``Cookie`` header, or to be split at the first ``=``.
+
+    Raises:
+        TypeError: no `SessionMiddleware` was found; or the user or a value is of a wrong type.
+        ValueError: neither a user nor data was given: such a session is not stored.
+        SessionTooLarge, StoreUnavailable: it could not be stored.
+    """
+    if user is None and not data:
+        raise ValueError("log_in needs a user, or data: a new and empty session is not stored")
+    page = _LoggingIn(user, data)
+    middleware = copy(_middleware_of(app))
+    middleware.app = page
+    environ: dict[str, Any] = {"wsgi.url_scheme": "https"}
+    setup_testing_defaults(environ)
+    for _ in middleware(environ, page.start_response):
+        pass
+    if page.failure is not None:
+        raise page.failure
+    return page.cookie
+
+
+class _LoggingIn:
+    """An app with one page, and the browser that visits it."""
+
+    def __init__(self, user: str | None, data: dict[str, JSON]) -> None:
+        self.user = user
+        self.data = data
+        self.failure: Exception | None = None
+        self.cookie = ""
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        session = get_session(environ)
+        try:
+            if self.user is not None:
+                session.regenerate(user=self.user)
+            session.update(self.data)
+            session.save()
+        except (StoreUnavailable, SessionConflict) as error:
+            # The middleware would make a 503 of it.
+            self.failure = error
+        start_response("204 No Content", [])
+        return []
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: object = None, /
+    ) -> Callable[[bytes], object]:
+        self.cookie = dict(headers).get("Set-Cookie", "").partition(";")[0]
+        return lambda data: None
+
+
+def _middleware_of(app: object) -> SessionMiddleware:
+    found = list(_middlewares(app))
+    if not found:
+        raise TypeError(
+            f"no SessionMiddleware was found in {app!r}, nor by its attributes wsgi_app and app:"
+            " give log_in the SessionMiddleware itself"
+        )
+    # Of one name, those inside the outermost pass by; of several names, the innermost is what the
+    # app gets.
+    names = [middleware._lifecycle.options.name for middleware in found]
+    return found[names.index(names[-1])]
+
+
+def _middlewares(app: object) -> Iterator[SessionMiddleware]:
+    """Yield every `SessionMiddleware` on the way from the server to the app."""
+    waiting, seen = [app], set[int]()
+    # An object that makes up its attributes, such as a mock, would lead on for ever.
+    while waiting and len(seen) < 100:
+        layer = waiting.pop()
+        if layer is None or id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        if isinstance(layer, SessionMiddleware):
+            yield layer
+        waiting += [getattr(layer, name, None) for name in ("app", "wsgi_app")]
+
+
+# Stores
 
 
 class StoreContract:

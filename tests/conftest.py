@@ -19,7 +19,12 @@ COUNTED = pytest.StashKey[list[str]]()
 
 # Which tests start what, by their files, names and fixtures.  `tools/check --quick` leaves all of them out.
 STARTING = {
-    "browsers": ("demo/test_*browser*.py", "demo/test_engines.py", "site/test_docs_site.py"),
+    "browsers": (
+        "demo/test_*browser*.py",
+        "demo/test_engines.py",
+        "site/test_docs_site.py",
+        "site/test_testing_page.py::*browser*",
+    ),
     "servers": ("wsgi/test_servers*.py", "site/test_deploy*.py", "wsgi/*::test_a_recipe_starts*"),
     "redis": (
         "stores/test_*redis*.py",

@@ -34,6 +34,7 @@ TESTED_ELSEWHERE = {
     "security.md": "site/test_security_docs.py",
     "express.md": "express/test_express_page.py",
     "command-line.md": "cli/test_cli.py",
+    "testing.md": "site/test_testing_page.py",
     "writing-a-store.md": "stores/test_store_contract.py",
 }
 """Pages whose blocks need more than to be run in order, and the tests that run them."""

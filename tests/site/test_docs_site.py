@@ -50,7 +50,7 @@ def test_every_page_is_there_and_can_be_found(site: Path) -> None:
 
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     page = (site / "reference" / "index.html").read_text()
-    for name in [*minisession.__all__, "stores.redis.RedisStore", "testing.StoreContract"]:
+    for name in [*minisession.__all__, "stores.redis.RedisStore", "testing.StoreContract", "testing.log_in"]:
         assert re.search(rf'id="minisession\.{name}"', page), name
 
 

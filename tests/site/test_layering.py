@@ -54,7 +54,7 @@ MAY_IMPORT = {
         *("ending", "errors", "expiry", "journal", "session", "visit", "stores.base"),
         *("wire", "wire.record"),
     },
-    "testing": {"stores.base"},
+    "testing": {"errors", "middleware", "visit", "stores.base"},
     "console": set[str](),
     "cli": {"console", "ending", "errors", "journal", "users", "stores.base", "stores.urls"},
     "__main__": {"cli"},

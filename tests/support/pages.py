@@ -31,11 +31,14 @@ def blocks(page: Path, *languages: str) -> list[Block]:
     return [block for block in found if not languages or block.language in languages]
 
 
-def run_python(page: Path) -> None:
-    """Run a page's python blocks one after the other, and compare what they print with the text blocks."""
+def run_python(page: Path, after: int = 0) -> None:
+    """Run a page's python blocks one after the other, and compare what they print with the text blocks.
+
+    ``after`` so many blocks, which are another test's.
+    """
     names: dict[str, Any] = {"__name__": page.stem}
     printed = io.StringIO()
-    for block in blocks(page, "python", "text"):
+    for block in blocks(page, "python", "text")[after:]:
         if block.language == "python":
             code = compile("\n" * (block.line - 1) + block.text, str(page), "exec", dont_inherit=True)
             with contextlib.redirect_stdout(printed):
