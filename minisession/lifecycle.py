@@ -109,8 +109,12 @@ class Lifecycle:
         visit.carried = True
         # A sibling domain's doing, or a Path or Domain that was another once.
         if len(values) > 1:
-            duplicate = "duplicate: %d cookies %s; the first good one counts"
-            self.journal.bounded(logging.INFO, duplicate, len(values), name)
+            self.journal.bounded(
+                logging.INFO,
+                "duplicate: %d cookies %s; the first good one counts",
+                len(values),
+                name,
+            )
         asked: list[str] = []
         for value in values:
             verified = self._signer.verify(value)
@@ -129,8 +133,11 @@ class Lifecycle:
                 return
         if visit.known:
             visit.end(GONE, visit.id)
-            ended = "session %s ended a moment ago: this request has none"
-            self.journal.bounded(logging.DEBUG, ended, Shown(visit.id))
+            self.journal.bounded(
+                logging.DEBUG,
+                "session %s ended a moment ago: this request has none",
+                Shown(visit.id),
+            )
 
     def _touch_early(self, visit: Visit) -> None:
         """Touch where less than half of the lifetime is left: a slow request might outlast it."""
