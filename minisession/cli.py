@@ -63,15 +63,7 @@ def main(
     """
     console = Console(stdin or sys.stdin, stdout or sys.stdout, stderr or sys.stderr)
     try:
-        # argparse prints to the process' own streams, and to no others.
-        with redirect_stdout(console.stdout), redirect_stderr(console.stderr):
-            args = parser().parse_args(argv)
-        if args.run is None:
-            console.say(secrets.token_hex(32))
-            code = OK
-        else:
-            with closing(_open(args.store, console, environ, opener)) as store:
-                code = args.run(args, store, console)
+        code = _run(argv, console, environ, opener)
         console.stdout.flush()
         return code
     except SystemExit as end:
@@ -90,14 +82,32 @@ def main(
         console.complain("interrupted; what was done stays done")
         return INTERRUPTED
     except OSError as error:
-        # Not the store's, whose errors are StoreUnavailable: the result cannot be written.  The
-        # stream is closed here, or Python would try once more at its exit, and complain.
-        with suppress(OSError):
-            console.stdout.close()
-        if isinstance(error, BrokenPipeError):
-            return UNREAD
-        console.complain(f"cannot write the result: {error.strerror}")
-        return NOTHING
+        # Not the store's, whose errors are StoreUnavailable: the result cannot be written.
+        return _give_up(console, error)
+
+
+def _run(
+    argv: Sequence[str] | None, console: Console, environ: Mapping[str, str], opener: Opener
+) -> int:
+    # argparse prints to the process' own streams, and to no others.
+    with redirect_stdout(console.stdout), redirect_stderr(console.stderr):
+        args = parser().parse_args(argv)
+    if args.run is None:
+        console.say(secrets.token_hex(32))
+        return OK
+    with closing(_open(args.store, console, environ, opener)) as store:
+        code: int = args.run(args, store, console)
+        return code
+
+
+def _give_up(console: Console, error: OSError) -> int:
+    # Python would try to write once more at its exit, and complain.
+    with suppress(OSError):
+        console.stdout.close()
+    if isinstance(error, BrokenPipeError):
+        return UNREAD
+    console.complain(f"cannot write the result: {error.strerror}")
+    return NOTHING
 
 
 class _Trouble(Exception):
