@@ -171,4 +171,4 @@ for i = 2, #ARGV do
 end
 if #dead == 0 then return 0 end
 return redis.call('ZREM', KEYS[1], unpack(dead))"""
-"""KEYS index; ARGV since (s; up to 0: before now), ids.  How many, not refreshed since, have gone."""
+"""KEYS index; ARGV since (s; to 0: before now), ids.  How many have gone, not refreshed since."""

@@ -31,9 +31,24 @@ MAY_IMPORT = {
     "stores.sqlite": {"stores.base", "stores.sqlite_file"},
     "stores.sqlite_file": {"errors", "stores.sqlite_owner"},
     "stores.sqlite_owner": set[str](),
-    "stores.redis": {"stores.base", "stores.redis_link", "stores.redis_scripts", "errors", "limited"},
+    "stores.redis": {
+        *("errors", "limited", "stores.base", "stores.redis_link", "stores.redis_listing"),
+        *("stores.redis_replies", "stores.redis_scripts", "stores.redis_url"),
+    },
+    "stores.redis_listing": {
+        *("errors", "stores.base", "stores.redis_cluster", "stores.redis_node", "stores.redis_replies"),
+        "stores.redis_scripts",
+    },
     "stores.redis_scripts": set[str](),
-    "stores.redis_link": {"errors"},
+    "stores.redis_link": {"stores.redis_cluster", "stores.redis_node", "stores.redis_url"},
+    "stores.redis_cluster": {
+        *("errors", "stores.redis_deadline", "stores.redis_gate", "stores.redis_node", "stores.redis_replies"),
+    },
+    "stores.redis_node": {"errors", "stores.redis_deadline", "stores.redis_gate", "stores.redis_replies"},
+    "stores.redis_url": {"stores.redis_deadline", "stores.redis_node"},
+    "stores.redis_deadline": set[str](),
+    "stores.redis_gate": {"errors"},
+    "stores.redis_replies": {"errors"},
     "stores.urls": {"stores.base", "stores.memory", "stores.sqlite", "stores.redis"},
     "visit": {"merge", "wire.attributes", "wire.record", "wire.values"},
     "options": {"checks", "wire", "wire.attributes", "wire.record"},
@@ -70,6 +85,9 @@ MAY_IMPORT = {
         *("stores.base", "stores.memory", "stores.sqlite", "stores.urls"),
     },
 }
+
+
+REDIS = {f"stores.redis_{room}" for room in ("link", "cluster", "node", "replies", "url")} | {"stores.redis"}
 
 
 def modules() -> dict[str, Path]:
@@ -111,7 +129,7 @@ def test_imports_run_one_way(module: str) -> None:
 @pytest.mark.parametrize("module", sorted(modules()))
 def test_nothing_but_the_standard_library_is_imported(module: str) -> None:
     """`pip install minisession` brings nothing else; Redis is an extra, and has modules of its own."""
-    extra = {"redis"} if module in ("stores.redis", "stores.redis_link") else set[str]()
+    extra = {"redis"} if module in REDIS else set[str]()
     others = {name[1:] for name in imports(module, modules()[module]) if name.startswith("!")}
 
     assert others - sys.stdlib_module_names - {"_typeshed"} == extra

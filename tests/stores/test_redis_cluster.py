@@ -24,8 +24,9 @@ from ..support.site import Site
 from redis.cluster import RedisCluster  # isort: skip
 from redis.crc import key_slot  # isort: skip
 from redis.exceptions import MovedError  # isort: skip
-from minisession.stores import redis_link as link  # isort: skip
 from minisession.stores.redis import RedisStore  # isort: skip
+from minisession.stores.redis_deadline import PatientSocket  # isort: skip
+from minisession.stores.redis_node import Line  # isort: skip
 
 SLOTS = 16384
 LIMIT = 1.0  # seconds that a node which is gone costs a request
@@ -115,13 +116,14 @@ def store(cluster: Cluster) -> Iterator[RedisStore]:
 def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Collect the ports of the nodes that are asked, one for each round trip."""
     ports: list[int] = []
-    exchange = link._exchange
+    exchange = Line.exchange
 
-    def counting(pool: Any, commands: Any) -> Any:
-        ports.append(pool.connection_kwargs["port"])
-        return exchange(pool, commands)
+    def counting(line: Any, commands: Any) -> Any:
+        if commands[0][0] != "CLUSTER":  # the map is fetched by the way
+            ports.append(line.pool.connection_kwargs["port"])
+        return exchange(line, commands)
 
-    monkeypatch.setattr(link, "_exchange", counting)
+    monkeypatch.setattr(Line, "exchange", counting)
     return ports
 
 
@@ -186,15 +188,15 @@ def test_a_process_killed_between_index_and_record_leaves_an_entry_that_goes(
     cluster: Cluster, store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id, user = id_on(1), user_on(0)
-    exchange = link._exchange
+    exchange = Line.exchange
 
-    def dying(pool: Any, commands: Any) -> Any:
-        if pool.connection_kwargs["port"] == cluster.nodes[1].port:
+    def dying(line: Any, commands: Any) -> Any:
+        if line.pool.connection_kwargs["port"] == cluster.nodes[1].port:
             raise SystemExit
-        return exchange(pool, commands)
+        return exchange(line, commands)
 
     with monkeypatch.context() as killed:
-        killed.setattr(link, "_exchange", dying)
+        killed.setattr(Line, "exchange", dying)
         with pytest.raises(SystemExit):
             store.create(id, b"data", inf, user)
     key, client = f"minisession:user:sess:{user}", cluster.nodes[0].client
@@ -286,10 +288,10 @@ class TestMovingSlots:
     ) -> None:
         for port in (cluster.nodes[1].port, free_port()):  # one that it knows, one that it does not
 
-            def always(pool: Any, commands: Any, port: int = port) -> Any:
+            def always(line: Any, commands: Any, port: int = port) -> Any:
                 return [MovedError(f"1 127.0.0.1:{port}") for _ in commands]
 
-            monkeypatch.setattr(link, "_exchange", always)
+            monkeypatch.setattr(Line, "exchange", always)
             with pytest.raises(StoreUnavailable, match="being moved"):
                 store.load("id")
 
@@ -347,18 +349,19 @@ class TestANodeThatIsGone:
     ) -> None:
         """They may have been cut off in silence."""
         store = RedisStore(f"{cluster.url}?client_name=ours", read_timeout=0.05)
-        node, all_at_once, reply = cluster.nodes[1], threading.Barrier(4, timeout=SOON), link._reply
+        node, all_at_once, send = cluster.nodes[1], threading.Barrier(4, timeout=SOON), PatientSocket.sendall
 
         def connections() -> int:
             return sum(client["name"] == "ours" for client in node.client.client_list())
 
-        def waiting(connection: Any) -> Any:
-            all_at_once.wait()
-            return reply(connection)
+        def waiting(sock: Any, data: Any) -> None:
+            if b"EVAL" in data:
+                all_at_once.wait()
+            send(sock, data)
 
         store.load(id_on(1))
         with monkeypatch.context() as patched, ThreadPoolExecutor(4) as threads:
-            patched.setattr(link, "_reply", waiting)
+            patched.setattr(PatientSocket, "sendall", waiting)
             list(threads.map(lambda _: store.load(id_on(1)), range(4)))
         assert connections() == 4
         node.pause()

@@ -28,10 +28,13 @@ from ..wsgi.test_servers import PLAIN, Client, Environ, waitress, wrapped
 
 import redis  # isort: skip
 from redis.backoff import NoBackoff  # isort: skip
+from redis.connection import Connection  # isort: skip
 from redis.retry import Retry  # isort: skip
-from minisession.stores import redis_link as link  # isort: skip
+from minisession.stores import redis_gate as gate  # isort: skip
 from minisession.stores.redis import RedisStore  # isort: skip
-from minisession.stores.redis_link import PATIENCE, PAUSE  # isort: skip
+from minisession.stores.redis_deadline import PatientSocket  # isort: skip
+from minisession.stores.redis_url import SILENT  # isort: skip
+from minisession.stores.redis_gate import PATIENCE, PAUSE  # isort: skip
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -106,7 +109,8 @@ class TestHangs:
         fails(store)
         server.go_on()
         monotonic.advance(PAUSE)
-        store._redis._gate.enter()
+        node: Any = store._redis
+        node._gate.enter()
         fails(store)
         monotonic.advance(PATIENCE)
         assert store.load("id") is None
@@ -140,15 +144,15 @@ class TestHangs:
         self, server: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A machine that lost its power sends no farewell: each of its connections would cost a time limit."""
-        all_at_once, reply = threading.Barrier(8, timeout=SOON), link._reply
+        all_at_once, send = threading.Barrier(8, timeout=SOON), PatientSocket.sendall
 
-        def waiting(connection: object) -> object:
+        def waiting(sock: Any, data: Any) -> None:
             all_at_once.wait()
-            return reply(connection)
+            send(sock, data)
 
         store = RedisStore(f"{server.url}?client_name=ours", read_timeout=0.05)
         with monkeypatch.context() as patched, ThreadPoolExecutor(8) as threads:
-            patched.setattr(link, "_reply", waiting)
+            patched.setattr(PatientSocket, "sendall", waiting)
             list(threads.map(lambda _: store.load("id"), range(8)))
         ours = [client for client in server.client.client_list() if client["name"] == "ours"]
         server.pause()
@@ -205,14 +209,15 @@ class TestHangs:
         self, server: RedisServer, monkeypatch: pytest.MonkeyPatch, when: str
     ) -> None:
         """A worker that is told to stop."""
-        asked, closed, reply = threading.Event(), threading.Event(), link._reply
+        asked, closed, receive = threading.Event(), threading.Event(), PatientSocket.recv
 
-        def held(connection: object) -> object:
-            asked.set()
-            closed.wait(0.05 if when == "waits" else SOON)
-            return reply(connection)
+        def held(sock: Any, size: int) -> object:
+            if sock._timeout != 0:  # when it looks whether there is anything, nothing has been asked yet
+                asked.set()
+                closed.wait(0.05 if when == "waits" else SOON)
+            return receive(sock, size)
 
-        monkeypatch.setattr(link, "_reply", held)
+        monkeypatch.setattr(PatientSocket, "recv", held)
         store = RedisStore(server.url, read_timeout=SOON)
         with ThreadPoolExecutor(1) as threads:
             if when == "waits":
@@ -233,7 +238,7 @@ def test_S3_an_answer_that_comes_too_late_is_nobody_elses(
     server: RedisServer, given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each user's record holds their own name, and every third answer or so comes after its reader has gone."""
-    monkeypatch.setattr(link, "PAUSE", 0.0)  # nobody is kept from asking on
+    monkeypatch.setattr(gate, "PAUSE", 0.0)  # nobody is kept from asking on
     answers = counting()
 
     def late(chunk: bytes) -> bytes:
@@ -256,7 +261,7 @@ def test_S3_an_answer_that_comes_too_late_is_nobody_elses(
 
     for user in range(4):
         server.client.set(f"sess:user {user}", f"user {user}")
-    options: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0), **link._SILENT}
+    options: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0), **SILENT}
     with Wire(server.port) as wire, redis.Redis(port=wire.port, socket_timeout=0.05, **options) as client:
         store = RedisStore(client) if given == "client" else RedisStore(wire.url, read_timeout=0.05)
         wire.answered = late
@@ -274,14 +279,14 @@ def test_S3_a_request_that_is_interrupted_between_two_answers_leaves_none_behind
         for id in ("a", "b"):
             store.create(id, id.encode(), inf)
         interrupted = iter([False, True])
-        reply = link._reply
+        reply = Connection.read_response
 
-        def interrupting(connection: object) -> object:
+        def interrupting(connection: Connection, *arguments: object, **options: object) -> object:
             if next(interrupted, False):
                 raise KeyboardInterrupt
-            return reply(connection)
+            return reply(connection, *arguments, **options)
 
-        monkeypatch.setattr(link, "_reply", interrupting)
+        monkeypatch.setattr(Connection, "read_response", interrupting)
         with pytest.raises(KeyboardInterrupt):
             store.heir("a")
         stored = store.load("b")

@@ -47,7 +47,7 @@ from ..support.tools import need_program
 import redis  # isort: skip
 from redis.crc import key_slot  # isort: skip
 from redis.sentinel import Sentinel  # isort: skip
-from minisession.stores import redis as module  # isort: skip
+from minisession.stores import redis_listing as module  # isort: skip
 from minisession.stores.redis import RedisStore  # isort: skip
 
 HOUR = 3600.0

@@ -1,0 +1,110 @@
+"""One time limit for all that a call waits for: connecting, TLS, AUTH, and each piece of an answer.
+
+redis-py limits each wait by itself, so that a node which answers each exchange just in time, or
+byte by byte, keeps a call for as long as it likes.  There is no public way to limit the whole.
+This file has the one thing that is not public: `patient` overrides ``Connection._connect``, which
+returns the socket, as it has in every version from 3 to 8.  Should a later one no longer call it,
+each wait has its own limit again, and a test says so.
+
+Names are looked up by the system, whose own limit holds.
+"""
+
+from __future__ import annotations
+
+import threading
+from math import inf
+from time import monotonic
+from typing import Any
+
+
+class _Call(threading.local):
+    """What the calls of this thread may still wait."""
+
+    depth = 0
+    until = inf
+
+
+_call = _Call()
+
+
+def left() -> float:
+    """Return the seconds that the call under way may still wait; inf outside of one."""
+    return _call.until - monotonic() if _call.depth else inf
+
+
+class Budget:
+    """So many seconds for all that is done inside ``with``; those inside of another share its."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __enter__(self) -> None:
+        if not _call.depth:
+            _call.until = monotonic() + self.seconds
+        _call.depth += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        _call.depth -= 1
+
+
+class PatientSocket:
+    """A socket that waits no longer than the call under way may."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock, self._timeout = sock, sock.gettimeout()
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Limit each wait, as a socket does; 0 is not to wait."""
+        self._timeout = timeout
+        self._sock.settimeout(timeout)
+
+    def recv(self, size: int) -> Any:
+        """Receive, as a socket does."""
+        self._limit()
+        return self._sock.recv(size)
+
+    def recv_into(self, buffer: Any) -> Any:
+        """Receive, as a socket does: hiredis' way."""
+        self._limit()
+        return self._sock.recv_into(buffer)
+
+    def sendall(self, data: Any) -> None:
+        """Send, as a socket does."""
+        self._limit()
+        self._sock.sendall(data)
+
+    def _limit(self) -> None:
+        if self._timeout != 0:
+            self._sock.settimeout(_at_most(self._timeout))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def _at_most(limit: float | None) -> float | None:
+    rest = left()
+    if rest <= 0:
+        raise TimeoutError("the call has waited for all of its time")
+    return limit if limit is not None and limit <= rest else rest if rest < inf else None
+
+
+def patient(connection_class: Any) -> Any:
+    """Return a class of redis-py's connections whose sockets are patient with a call as a whole."""
+
+    class PatientConnection(connection_class):  # type: ignore[misc]  # a parameter
+        socket_connect_timeout: float | None
+        socket_timeout: float | None
+
+        def _connect(self) -> PatientSocket:
+            connecting, waiting = self.socket_connect_timeout, self.socket_timeout
+            # The second is also for TLS' handshake.
+            self.socket_connect_timeout = _at_most(connecting)
+            self.socket_timeout = _at_most(waiting)
+            try:
+                sock = super()._connect()
+            finally:
+                self.socket_connect_timeout, self.socket_timeout = connecting, waiting
+            sock.settimeout(waiting)
+            return PatientSocket(sock)
+
+    return PatientConnection

@@ -1,0 +1,221 @@
+"""A link to one Redis on which no call waits for long.
+
+The exchanges are redis-py's, by its public API, but for three things.  It repeats commands whose
+answer was lost, and they may have been carried out: here none is.  It gives a connection back when
+an exchange was broken off, and the next call would read another's answer: here it is closed.  And
+it changes what commands answer, by their names: here it does not.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from redis import ConnectionError as RedisConnectionError
+from redis import ConnectionPool, Redis, RedisError
+from redis import TimeoutError as RedisTimeout
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, ResponseError
+from redis.retry import Retry
+
+from .redis_deadline import Budget
+from .redis_gate import Gate
+from .redis_replies import Busy, checked, code_of, cursor_and_page, milliseconds, unavailable
+
+Command = tuple[Any, ...]
+
+BATCH = 250
+"""Keys in one round trip of a listing."""
+
+FAILURES = (
+    *(RedisError, RedisClusterException, OSError),
+    # redis-py's, where it was answered nonsense.
+    *(ValueError, TypeError, OverflowError, RecursionError),
+    # redis-py's, where another thread has closed the connection.
+    AttributeError,
+)
+
+NEVER = Retry(NoBackoff(), 0)
+
+INFO = ("INFO", "memory")
+
+
+class Lent:
+    """A pool as redis-py's client sees it: what that gives back stays with the caller for a moment.
+
+    The caller knows whether the exchange was whole, and ends it by `settle`.
+    """
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+        self._mine = threading.local()
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        """Take a connection that repeats nothing."""
+        try:
+            connection: Any = self._pool.get_connection(*args, **options)
+        except RedisConnectionError as error:
+            if str(error).startswith(("No connection available", "Too many connections")):
+                raise Busy(
+                    f"Redis: all {self._pool.max_connections} connections of this process are in"
+                    " use; threads or greenlets that outnumber them need a larger max_connections"
+                ) from None
+            raise
+        self._mine.connection, self._mine.retry = connection, connection.retry
+        connection.retry = NEVER
+        return connection
+
+    def release(self, connection: Any) -> None:
+        """Do nothing yet."""
+
+    def settle(self, *, whole: bool) -> None:
+        """Give back what was taken; closed, if an answer may still come."""
+        connection = self._mine.__dict__.pop("connection", None)
+        if connection is not None:
+            connection.retry = self._mine.retry
+            try:
+                if not whole:
+                    connection.disconnect()
+            finally:
+                self._pool.release(connection)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+
+class Line:
+    """A client of redis-py's for a pool, with `Lent`'s manners."""
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self.pool = pool
+        self._lent = Lent(pool)
+        as_pool: Any = self._lent
+        self._client: Any = Redis(connection_pool=as_pool)
+        self._client.response_callbacks.clear()
+
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send the commands; return the replies, the errors that Redis answered among them."""
+        whole = False
+        try:
+            replies = self._one(*commands) if len(commands) == 1 else self._many(commands)
+            whole = True
+            return replies
+        finally:
+            self._lent.settle(whole=whole)
+
+    def _one(self, command: Command) -> list[Any]:
+        try:
+            return [self._client.execute_command(*command)]
+        except ResponseError as error:
+            return [error]
+
+    def _many(self, commands: Sequence[Command]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = pipeline.execute(raise_on_error=False)
+        return replies
+
+
+class Node:
+    """One Redis, or the one that Sentinel calls the master.
+
+    Args:
+        pool: connections to it.
+        seconds: that a call may take.
+        monotonic: the time.
+        look: is shown once what INFO says of its memory.
+        renew: returns a pool without those that idle; None if the connections are not ours.
+    """
+
+    together = True
+    """A script may have any keys."""
+
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        seconds: float,
+        monotonic: Callable[[], float],
+        look: Callable[[object], None],
+        renew: Callable[[], ConnectionPool] | None = None,
+    ) -> None:
+        self.budget = Budget(seconds)
+        self._line = Line(pool)
+        self._renew = renew
+        self._gate = Gate(monotonic)
+        self._look: Callable[[object], None] | None = look
+
+    def run(self, *commands: Command, foreign: bool = False) -> list[Any]:
+        """Carry the commands out in this order, in one round trip; return their replies.
+
+        Raises:
+            StoreUnavailable: they may have been carried out, or not.  With ``foreign``, a key of
+            another
+                type is not one, but `FOREIGN`.
+        """
+        return checked(self.ask(commands), foreign)
+
+    def batch(self, commands: list[Command]) -> list[Any]:
+        """Carry many commands out, in any order; a key of another type is `FOREIGN`."""
+        return self.run(*commands, foreign=True) if commands else []
+
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """As `run`, with the errors that Redis answered among the replies."""
+        begun, look = self._gate.enter(), self._look
+        try:
+            with self.budget:
+                # What the first call asks besides is part of its round trip.
+                replies = self._line.exchange(commands if look is None else [*commands, INFO])
+        except Busy:
+            self._gate.not_tried()
+            raise
+        except RedisTimeout as error:
+            if self._gate.in_vain(begun):
+                # What made one connection hang may have cut off all that idle.
+                self._anew()
+            raise unavailable(error) from None
+        except FAILURES as error:
+            self._gate.answered()
+            raise unavailable(error) from None
+        self._gate.answered()
+        if look is not None:
+            self._look = None
+            look(replies.pop())
+        self._mind_failover(replies)
+        return replies
+
+    def scan(self, prefix: bytes, type: str) -> Iterator[list[bytes]]:
+        """Yield the keys that begin so, and are of this type, in batches."""
+        pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*"
+        cursor = None
+        while cursor != b"0":
+            scan = ("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", BATCH, "TYPE", type)
+            cursor, keys = cursor_and_page(self.run(scan))
+            yield keys
+
+    def time(self) -> int:
+        """Return its time in ms."""
+        return milliseconds(self.run(("TIME",)))
+
+    def close(self) -> None:
+        """Close the connections, if they are ours."""
+        if self._renew is not None:
+            self._line.pool.disconnect()
+
+    def _anew(self) -> None:
+        if self._renew is not None:
+            self._line = Line(self._renew())
+
+    def _mind_failover(self, replies: list[Any]) -> None:
+        """After a failover, lead no call over an old connection: a new one finds the new master."""
+        errors = (code_of(reply) for reply in replies if isinstance(reply, ResponseError))
+        if not {"READONLY", "MASTERDOWN"}.isdisjoint(errors):
+            self._anew()
+            if self._renew is None:
+                with suppress(
+                    TypeError
+                ):  # a BlockingConnectionPool of an older redis-py closes all or none
+                    self._line.pool.disconnect(inuse_connections=False)

@@ -1,0 +1,140 @@
+"""From a URL to connections; what is wrong with it is said at construction."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from math import isfinite
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from redis import VERSION, BlockingConnectionPool, ConnectionPool
+
+from .redis_deadline import patient
+from .redis_node import NEVER
+
+Address = tuple[str, int]
+
+FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+
+NO_URL = (
+    "not a Redis URL: redis://[[user]:password@]host[:port][/database][?option=value], rediss://…,"
+    " unix://[[user]:password@]/path, or redis+cluster://host[:port],host[:port]…"
+)
+
+# No CLIENT SETINFO, which is two round trips for every connection.
+SILENT: dict[str, Any] = (
+    {"driver_info": None} if VERSION[:2] >= (7, 2) else {"lib_name": None, "lib_version": None}
+)
+
+
+class Limits(NamedTuple):
+    """How long a call may wait, in seconds, for what; and how many connections there may be."""
+
+    connect_timeout: float
+    read_timeout: float
+    pool_timeout: float
+    max_connections: int
+
+    def check(self) -> None:
+        """Raise a TypeError or a ValueError that names the limit that is wrong."""
+        for name, limit in self._asdict().items():
+            count = name == "max_connections"
+            kind, unit = (int, "an int") if count else ((int, float), "a number of seconds")
+            if isinstance(limit, bool) or not isinstance(limit, kind):
+                raise TypeError(f"{name} must be {unit}, not {limit!r}")
+            if not (limit > 0 and isfinite(limit)):
+                raise ValueError(f"{name} must be positive and finite, not {limit!r}")
+
+
+class Target(NamedTuple):
+    """What a URL stands for.
+
+    Attributes:
+        seeds: a Cluster's nodes; empty where it is none.
+        seconds: that a call may take.
+        pool: returns new connections to what the URL names, or to this host and port.
+    """
+
+    seeds: list[Address]
+    seconds: float
+    pool: Callable[..., ConnectionPool]
+
+
+def target(url: str, limits: Limits) -> Target:
+    """Return what a URL stands for.
+
+    Raises:
+        TypeError, ValueError: it is not Redis', or has an option that redis-py does not know, or a
+        file
+            that is not there.  The message does not quote it, for the password's sake.
+    """
+    url, clustered = re.subn(r"\A(rediss?)\+cluster:", r"\1:", url)
+    options = {
+        "socket_connect_timeout": limits.connect_timeout,
+        "socket_timeout": limits.read_timeout,
+        "max_connections": limits.max_connections,
+        "timeout": limits.pool_timeout,
+        "retry": NEVER,
+        "protocol": 2,
+        # hiredis takes TLS' session tickets for data that nobody asked for, unless an answer has
+        # come after them.
+        **({} if url.startswith("rediss:") else SILENT),
+    }
+    try:
+        url, seeds = _with_one_host(url, clustered=bool(clustered))
+        model: Any = BlockingConnectionPool.from_url(url, **options)
+    except ValueError:  # it may quote the password
+        raise ValueError(NO_URL) from None
+    connection_class, kwargs = model.connection_class, model.connection_kwargs
+    must_not_decode(kwargs)
+    must_have_files(kwargs)
+    connection_class(**kwargs)  # an option that redis-py does not know is a TypeError, and now
+    waits = kwargs["socket_connect_timeout"], kwargs["socket_timeout"], model.timeout
+
+    def pool(**address: Any) -> ConnectionPool:
+        make: Any = BlockingConnectionPool
+        made: ConnectionPool = make(
+            max_connections=model.max_connections,
+            timeout=model.timeout,
+            connection_class=patient(connection_class),
+            **{**kwargs, **address},
+        )
+        return made
+
+    return Target(seeds, sum(waits), pool)
+
+
+def _with_one_host(url: str, *, clustered: bool) -> tuple[str, list[Address]]:
+    """Return the URL with the first of its hosts, and a Cluster's seeds."""
+    parsed = urlsplit(url)
+    if parsed.scheme != "unix":
+        # redis-py takes /shop for database 0, and /1/2 for 12.
+        int(parsed.path.removeprefix("/") or 0)
+    login, at, hosts = parsed.netloc.rpartition("@")
+    if not clustered:
+        if "," in hosts:
+            raise ValueError("only a Cluster has several hosts")
+        return url, []
+    parts = [urlsplit(f"//{host}") for host in hosts.split(",")]
+    seeds = [(part.hostname or "localhost", part.port or 6379) for part in parts]
+    first = f"{login}{at}{hosts.split(',', maxsplit=1)[0]}"
+    return urlunsplit(parsed._replace(netloc=first)), seeds
+
+
+def must_not_decode(options: dict[str, Any]) -> None:
+    """Raise a TypeError where replies would be decoded."""
+    if options.get("decode_responses"):
+        raise TypeError(
+            "the client decodes what it reads, and records are bytes: make it with"
+            " decode_responses=False"
+        )
+
+
+def must_have_files(options: dict[str, Any]) -> None:
+    """Raise a ValueError where a file of TLS' is not there."""
+    for name in FILES:
+        path = options.get(name)
+        if path is not None and not os.path.exists(path):
+            raise ValueError(f"{name}: there is no {path}")
