@@ -173,7 +173,7 @@ class RedisStore(Listing):
         if not seen:
             return False
         heir, ttl = new if inherits else "", self._ttl(expires_at)
-        keys = [self._key(old), self._key(new), self._heir_key(old)]
+        keys = [self._key(old), self._key(new), self._heir_key(self._key(old))]
         arguments = (seen, ttl, new, data, LIFE, heir)
         done = self._at_once(lua.ROTATE, keys, arguments, self._entry(new, ttl, user))
         if done is not None:
@@ -192,7 +192,7 @@ class RedisStore(Listing):
 
     def heir(self, id: str) -> str | None:
         """Return the id that inherited from a tombstone, or None."""
-        asked = ("EVAL", lua.STATES, 1, self._key(id), LIFE), ("GET", self._heir_key(id))
+        asked = ("EVAL", lua.STATES, 1, self._key(id), LIFE), ("GET", self._heir_key(self._key(id)))
         match self._redis.run(*asked, foreign=True):
             case [[int(state)], bytes(heir)] if state > 0:
                 return heir.decode()
@@ -268,7 +268,7 @@ class RedisStore(Listing):
 
     def _bury(self, id: str, seen: bytes, heir: str) -> bool:
         """Make the record a tombstone that knows its heir, if it is still ``seen``."""
-        key, heir_key = self._key(id), self._heir_key(id)
+        key, heir_key = self._key(id), self._heir_key(self._key(id))
         try:
             return self._is_done(lua.BURY, [key, heir_key], seen, LIFE, heir)
         except Refusal as refused:

@@ -13,7 +13,7 @@ from ..errors import SessionConflict, StoreUnavailable
 from . import redis_scripts as lua
 from .base import TOMBSTONE_LIFE
 from .redis_cluster import Cluster
-from .redis_node import BATCH, Node
+from .redis_node import BATCH, Command, Node
 from .redis_replies import cursor_and_page, nonsense
 
 GRACE = 60
@@ -70,23 +70,33 @@ class Listing:
         return self._sweep(self._begin(), -GRACE)
 
     def clear(self) -> int:
-        """End every session under the prefix, also if rotated meanwhile; return how many."""
+        """End every session under the prefix, also if rotated meanwhile; return how many.
+
+        Tombstones go as well, and what is known of their heirs.
+        """
         begun, cleared = self._begin(), 0
         for ids in self._scan():
-            listed, _ = self._look(ids, begun)
-            ended = self._redis.batch([("EVAL", lua.DELETE, 1, self._prefix + id) for id in listed])
-            moved = [id for id, end in zip(listed, ended, strict=True) if end != 1]
-            cleared += len(listed) - len(moved) + sum(map(self._end_heir, _texts(moved)))
+            listed, absent = self._look(ids, begun)
+            done = self._redis.batch([self._delete(id) for id in listed])
+            ended = [id for id, done in zip(listed, done, strict=True) if done == 1]
+            moved = set(listed).difference(ended)
+            cleared += len(ended) + sum(map(self._end_heir, moved))
+            tombstones = [self._prefix + id for id in set(ids).difference(ended, absent)]
+            self._redis.batch([("EVAL", lua.DROP, 1, key, b"") for key in tombstones])
+            self._redis.batch([("DEL", self._heir_key(key)) for key in tombstones])
         self._sweep(begun, begun / 1000 if self._together else -GRACE)
         return cleared
 
     def _key(self, id: str) -> bytes:
         return self._prefix + id.encode()
 
-    def _heir_key(self, id: str) -> bytes:
-        """Return a key in the slot of the record: of a key with braces, what they hold decides."""
-        key = self._key(id)
+    @staticmethod
+    def _heir_key(key: bytes) -> bytes:
+        """Return a key in the slot of the record's: of one with braces, what they hold decides."""
         return HEIRS + (key if HASH_TAG.match(key) else b"{%b}" % key)
+
+    def _delete(self, id: bytes) -> Command:
+        return ("EVAL", lua.DELETE, 1, self._prefix + id)
 
     def _eval(self, script: str, keys: list[bytes], *arguments: Any) -> Any:
         [reply] = self._redis.run(("EVAL", script, len(keys), *keys, *arguments))
@@ -95,23 +105,23 @@ class Listing:
     def _is_done(self, script: str, keys: list[bytes], *arguments: Any) -> bool:
         return done_of(self._eval(script, keys, *arguments)) > 0
 
-    def _end_heir(self, id: str) -> bool:
+    def _end_heir(self, id: bytes) -> bool:
         """End the session that has come of a tombstone, also while it goes on being rotated."""
         done = self._end_at_once(id) if self._together else self._end_by_steps(id)
         if done == 2:
             raise SessionConflict("a session was given new ids faster than it could be ended")
         return done == 1
 
-    def _end_at_once(self, id: str) -> int:
-        return done_of(self._eval(lua.END, [self._key(id)], HEIRS, self._prefix))
+    def _end_at_once(self, id: bytes) -> int:
+        return done_of(self._eval(lua.END, [self._prefix + id], HEIRS, self._prefix))
 
-    def _end_by_steps(self, id: str) -> int:
+    def _end_by_steps(self, id: bytes) -> int:
         for _ in range(MAX_HEIRS):
             # One round trip a step, or one would never catch up with rotations without a pause.
-            delete = ("EVAL", lua.DELETE, 1, self._key(id))
-            match self._redis.run(delete, ("GET", self._heir_key(id))):
+            heir_key = self._heir_key(self._prefix + id)
+            match self._redis.run(self._delete(id), ("GET", heir_key)):
                 case [0, bytes(heir)]:
-                    id = heir.decode()
+                    id = heir
                 case [int(done), None | bytes()]:
                     return done
         return 2
