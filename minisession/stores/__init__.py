@@ -1,1 +1,4 @@
-"""Where sessions are kept: the only I/O.  A store knows ids, bytes, times and users; no cookie, no WSGI."""
+"""Where sessions are kept: the only I/O.
+
+A store knows ids, bytes, times and users; no cookies and no WSGI.
+"""

@@ -9,7 +9,7 @@ TOMBSTONE = b""
 """The record of an id that `Store.rotate` has replaced: no data, no user, at most an heir."""
 
 TOMBSTONE_LIFE = 15
-"""Seconds that a tombstone stays: longer than requests that were under way when the id was replaced."""
+"""Seconds that a tombstone stays: longer than requests last that were under way before it."""
 
 
 class Stored(NamedTuple):
@@ -41,12 +41,14 @@ class Store(Protocol):
         """Store a new record; False, and nothing stored, if the id is taken, by a tombstone too."""
         ...
 
-    def replace(self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None) -> bool:
-        """Store ``data`` if the record is still exactly ``seen``; False if it is gone or changed."""
+    def replace(
+        self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None
+    ) -> bool:
+        """Store ``data`` if the record is still exactly ``seen``; False: it is gone or changed."""
         ...
 
     def touch(self, id: str, seen: bytes, expires_at: float, user: str | None = None) -> bool:
-        """Move the expiry if the record is still exactly ``seen``; False if it is gone or changed."""
+        """Move the expiry if the record is still exactly ``seen``; False: gone or changed."""
         ...
 
     def rotate(
@@ -63,13 +65,13 @@ class Store(Protocol):
         """Replace ``old``, if its record is still exactly ``seen``, by a record under ``new``.
 
         A tombstone takes the old record's place for `TOMBSTONE_LIFE` seconds.  If the new one
-        ``inherits``, the tombstone knows it as its `heir`.  False, and nothing stored: the old record
-        is gone or changed, or ``new`` is taken.
+        ``inherits``, the tombstone knows it as its `heir`.  False, and nothing stored: the old
+        record is gone or changed, or ``new`` is taken.
         """
         ...
 
     def heir(self, id: str) -> str | None:
-        """Return the id that inherited from a tombstone; None if nobody did, or ``id`` is no tombstone."""
+        """Return the id that inherited from a tombstone; None: none did, or it is not one."""
 
     def delete(self, id: str) -> bool:
         """Delete the record; False if there is no live one.  A tombstone stays."""
@@ -85,9 +87,9 @@ class ListingStore(Store, Protocol):
     def ids(self, user: str | None = None) -> Iterator[str]:
         """Yield ids in bounded memory: of one user's sessions, or of all.
 
-        Every session that lived when the call began and has not ended since is listed, by an id that it
-        has had since then: one that is rotated meanwhile may appear by its old id, which is a tombstone
-        by now.  Only what was a tombstone already when the call began is skipped.
+        Every session that lived when the call began and has not ended since is listed, by an id
+        that it has had since then: one that is rotated meanwhile may appear by its old id, which is
+        a tombstone by now.  Only what was a tombstone when the call began is skipped.
         """
         ...
 
@@ -96,5 +98,5 @@ class ListingStore(Store, Protocol):
         ...
 
     def clear(self) -> int:
-        """Forget every session; return how many there were."""
+        """End every session that lived when it began, free tombstones; return how many sessions."""
         ...

@@ -7,6 +7,7 @@ from .memory import MemoryStore
 from .sqlite import SQLiteStore
 
 _KNOWN = "memory:, sqlite:///file, sqlite:////folder/file, redis://, rediss://, unix://, redis+cluster://"
+_REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 
 
 def open_store(url: str) -> ListingStore:
@@ -21,7 +22,7 @@ def open_store(url: str) -> ListingStore:
     | `redis+cluster://host` | `RedisStore` on a Redis Cluster, found by any node |
 
     Raises:
-        TypeError, ValueError: the URL names no store; it is not repeated, as it may hold a password.
+        TypeError, ValueError: the URL names no store.  It is not repeated: it may hold a password.
         ImportError: ``redis://`` without the extra ``minisession[redis]``.
         StoreUnavailable: the store is there and does not open.
     """
@@ -32,8 +33,9 @@ def open_store(url: str) -> ListingStore:
         return MemoryStore()
     if scheme == "sqlite" and rest.startswith("///") and len(rest) > len("///"):
         return SQLiteStore(rest.removeprefix("///"))
-    if scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster") and rest.startswith("//"):
-        from .redis import RedisStore  # here, because redis-py is an extra
+    if scheme in _REDIS and rest.startswith("//"):
+        # Here, because redis-py is an extra.
+        from .redis import RedisStore
 
         return RedisStore(url)
     raise ValueError(f"not the URL of a store: use one of {_KNOWN}")
