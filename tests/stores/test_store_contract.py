@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from minisession import MemoryStore, Store, Stored
+from minisession import MemoryStore, Store, Stored, open_store
 from minisession.stores.base import TOMBSTONE, TOMBSTONE_LIFE
 from minisession.stores.sqlite import SQLiteStore
 from minisession.testing import StoreContract
@@ -64,6 +64,30 @@ class TestAStrangersStore(Timeless, unittest.TestCase):
         other: PlainStore = type(store)(self.clock)
         other.rows, other.lock = store.rows, store.lock
         return other
+
+
+class TestRedisStoreInRealTime(StoreContract, unittest.TestCase):
+    """As docs/writing-a-store.md has a stranger do it: with no clock that is told the time."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, server: Any) -> None:
+        self.url = server.url
+
+    def make_store(self) -> Store:
+        store = open_store(self.url)
+        store.clear()
+        return store
+
+    def open_again(self, store: Store) -> Store:
+        return open_store(self.url)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    from ..support.redis_server import redis_server  # which skips these tests alone, if there is none
+
+    with redis_server() as started:
+        yield started
 
 
 # Stores as people write them, each with one mistake, and the rules it breaks
