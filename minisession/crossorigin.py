@@ -44,7 +44,7 @@ class CrossOriginProtection:
         trusted_origins: whose pages may send anything, as ``"https://host"`` or
             ``"https://host:port"``. Also the site's own, where a proxy changes ``Host``.
         exempt: paths that anybody's page may send to, whole and exact, from the server's root,
-        decoded.
+            decoded.
 
     Raises:
         TypeError, ValueError: at construction, naming the argument, what was got, and the mend.

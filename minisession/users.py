@@ -112,7 +112,7 @@ def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None 
     Raises:
         StoreUnavailable: the store failed; some of the sessions may live on.  Call it again.
         SessionConflict: sessions began, or were given new ids, faster than 32 sweeps could end
-        them.
+            them.
     """
     _check(store, user)
     kept = set() if keep is None else ids_of(keep)
