@@ -2,17 +2,19 @@
 
 GitHub draws the same blocks by itself.  Here no script has to be fetched, and what cannot be drawn fails
 the build.  It knows ``participant a as Name``, ``a->>b: text``, ``a-->>b: text`` (dashed) and
-``Note over a: text``.
+``Note over a: text``.  Texts are wrapped, so that a diagram can be read on a phone.
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
 from html import escape
 from typing import Any, NamedTuple
 
-CHARACTER = 6.7  # px that one takes, of text in 13 px
-BOX, GAP, ROW = 30, 22, 41  # px: a box's height, between neighbours, and from step to step
+CHARACTER, LINE = 6.7, 15  # px that one takes, of text in 13 px
+WRAP = 16  # characters in a line
+GAP = 22  # px between neighbours, and between steps
 PAPER = "var(--md-code-bg-color)"  # Material's, in its light and its dark palette
 
 BLOCK = re.compile(r"^```mermaid\n(.*?)^```$", re.M | re.S)
@@ -29,9 +31,19 @@ class Step(NamedTuple):
     text: str
 
     @property
+    def lines(self) -> list[str]:
+        """The text, wrapped between words."""
+        return textwrap.wrap(self.text, WRAP, break_long_words=False)
+
+    @property
     def width(self) -> float:
         """What the text needs."""
-        return len(self.text) * CHARACTER + GAP
+        return max(map(len, self.lines)) * CHARACTER + GAP
+
+    @property
+    def height(self) -> int:
+        """What the text needs, with a box or an arrow."""
+        return len(self.lines) * LINE + (LINE if self.kind == "box" else 4)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -51,15 +63,16 @@ def draw(diagram: str) -> str:
     boxes = [step for step in heads + steps if step.kind == "box"]
     left = min(at[step.source] - step.width / 2 for step in boxes) - 2
     width = max(at[step.source] + step.width / 2 for step in boxes) + 2 - left
-    height = BOX + GAP + len(steps) * ROW
-    shapes = [f'<path d="M{x:.0f} 0V{height}" stroke="currentColor" stroke-opacity=".3"/>' for x in at]
-    shapes += [box(step, at, 0) for step in heads]
-    for number, step in enumerate(steps):
-        shapes.append((box if step.kind == "box" else arrow)(step, at, BOX + GAP + number * ROW))
+    shapes = [box(step, at, 0) for step in heads]
+    height = heads[0].height + GAP
+    for step in steps:
+        shapes.append((box if step.kind == "box" else arrow)(step, at, height))
+        height += step.height + GAP
+    shapes[:0] = [f'<path d="M{x:.0f} 0V{height}" stroke="currentColor" stroke-opacity=".3"/>' for x in at]
     told = "; ".join(f"{names[step.source]}, {names[step.target]}: {step.text}" for step in steps)
     return (
-        '<div data-search-exclude style="overflow-x: auto">'
-        f'<svg viewBox="{left:.0f} -1 {width:.0f} {height + 1}" width="{width:.0f}" style="max-width: none"'
+        "<div data-search-exclude>"
+        f'<svg viewBox="{left:.0f} -1 {width:.0f} {height + 1}" width="{width:.0f}" style="max-width: 100%"'
         ' font-size="13" fill="currentColor" text-anchor="middle"'
         f' role="img" aria-label="{escape(told)}">{"".join(shapes)}</svg></div>'
     )
@@ -102,10 +115,10 @@ def arrow(step: Step, at: list[float], y: int) -> str:
     start, end = at[step.source], at[step.target]
     back = -7 if end > start else 7
     dashes = ' stroke-dasharray="4 4"' if step.kind == "--" else ""
+    tip = y + step.height
     return (
-        f'<text x="{(start + end) / 2:.0f}" y="{y + 12}">{escape(step.text)}</text>'
-        f'<path d="M{start:.0f} {y + 17}H{end:.0f}" stroke="currentColor"{dashes}/>'
-        f'<path d="M{end:.0f} {y + 17}l{back} -4v8z"/>'
+        f'{text(step, (start + end) / 2, y)}<path d="M{start:.0f} {tip}H{end:.0f}" stroke="currentColor"{dashes}/>'
+        f'<path d="M{end:.0f} {tip}l{back} -4v8z"/>'
     )
 
 
@@ -113,7 +126,14 @@ def box(step: Step, at: list[float], y: int) -> str:
     """Draw a note, or a participant's name."""
     middle = at[step.source]
     return (
-        f'<rect x="{middle - step.width / 2:.0f}" y="{y}" width="{step.width:.0f}" height="{BOX}" rx="3"'
-        f' fill="{PAPER}" stroke="currentColor" stroke-opacity=".5"/>'
-        f'<text x="{middle:.0f}" y="{y + 19}">{escape(step.text)}</text>'
+        f'<rect x="{middle - step.width / 2:.0f}" y="{y}" width="{step.width:.0f}" height="{step.height}" rx="3"'
+        f' fill="{PAPER}" stroke="currentColor" stroke-opacity=".5"/>{text(step, middle, y + LINE // 2)}'
+    )
+
+
+def text(step: Step, middle: float, y: int) -> str:
+    """Write a step's lines below y."""
+    return "".join(
+        f'<text x="{middle:.0f}" y="{y + (number + 1) * LINE - 3}">{escape(line)}</text>'
+        for number, line in enumerate(step.lines)
     )
