@@ -65,10 +65,8 @@ class RedisStore(Listing):
 
     Args:
         url_or_client: ``redis://``, ``rediss://``, ``unix://`` or ``redis+cluster://``, with
-        options
-            of redis-py's behind ``?``; a Cluster's URL may name several of its nodes, with commas.
-            Or a
-            client: `redis.Redis`, also what Sentinel's ``master_for`` returns, or
+            options of redis-py's behind ``?``; a Cluster's URL may name several of its nodes, with
+            commas.  Or a client: `redis.Redis`, also what Sentinel's ``master_for`` returns, or
             `redis.cluster.RedisCluster`.  A client keeps the limits it was made with (by default,
             redis-py waits for 5 s and tries several times to connect), and `close` leaves it open.
         prefix: what the keys of sessions begin with.  Where several prefixes share a database, none
@@ -76,8 +74,7 @@ class RedisStore(Listing):
         connect_timeout: seconds to connect, to each of the host's addresses.  A Redis that is up
             accepts within milliseconds; this leaves room for one lost packet.
         read_timeout: seconds to wait for an answer.  Longer than Redis' usual pauses (a fork, a
-        large
-            deletion), and short of what a visitor takes for an outage.
+            large deletion), and short of what a visitor takes for an outage.
         pool_timeout: seconds to wait for a connection while all are in use.
         max_connections: connections at most, of each process to each node: more than servers have
             threads, or greenlets.
