@@ -29,7 +29,8 @@ STARTING = {
     "redis": (
         "stores/test_*redis*.py",
         "stores/test_*cluster*.py",
-        "core/*::*[[]*redis*",
+        "core/*::*redis*",
+        "wsgi/*::*redis*",
         "demo/*::*[[]redis]",
         "site/*::*Redis]",
         "server",
