@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Literal
 
 from .errors import SessionError
@@ -11,6 +12,10 @@ from .visit import DESTROYED, LIVE, Visit
 Phase = Literal["open", "streaming", "closed", "outside"]
 """How far the response is: headers can still be added; they are out, and the body is not; both
 are; or there is none."""
+
+
+# One for all, as it is held for no longer than it takes to compare and set.
+_FINDING = threading.Lock()
 
 
 class Exchange:
@@ -31,9 +36,11 @@ class Exchange:
                 raise SessionError(
                     "the response is complete, and this request never looked at its session"
                 )
-            # Threads that share a request share its session: setdefault is one step.
-            found: Visit = vars(self).setdefault("visit", self.lifecycle.open(self.environ))
-            return found
+            found = self.lifecycle.open(self.environ)
+            # Threads that share a request share its session: what the first has found.
+            with _FINDING:
+                if self.visit is None:
+                    self.visit = found
         return self.visit
 
     def writable(self) -> Visit:

@@ -25,10 +25,10 @@ _UNESCAPED = "!*'()"
 
 
 def read(header: str, name: str) -> list[str]:
-    """Return the values that a ``Cookie`` header has for ``name``: decoded, in order, at most 16.
+    """Return the values that a ``Cookie`` header has for ``name``: in order, at most 16.
 
     Any text is fine and the time is linear in its length.  One pair of quotes is dropped; escapes
-    inside quotes are not decoded; text that is no valid percent-encoding stays as it is.
+    inside quotes are not decoded.  What they mean is for `decode` to say.
     """
     values: list[str] = []
     if name not in header:
@@ -42,13 +42,13 @@ def read(header: str, name: str) -> list[str]:
             value = value.strip(" \t")
             if len(value) > 1 and value[0] == value[-1] == '"':
                 value = value[1:-1]
-            values.append(_decode(value))
+            values.append(value)
             if len(values) == MAX_READ:
                 break
     return values
 
 
-def _decode(value: str) -> str:
+def decode(value: str) -> str:
     """Decode like JavaScript's decodeURIComponent, and keep the text where that would throw."""
     # As a rule, these three are all the escapes that are in ours.
     plain = value.replace("%3A", ":").replace("%2F", "/").replace("%2B", "+")

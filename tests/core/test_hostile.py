@@ -321,7 +321,7 @@ def test_B2_bad_and_double_encodings_are_no_session(scene: Scene, value: str) ->
 @pytest.mark.parametrize("value", ["%zz%41", "%41%", "%41%4", "%41%ff", "%c3%28", "%41%u003A", "%ed%a0%80"])
 def test_B2_text_that_does_not_decode_stays_as_it_is(value: str) -> None:
     """As a whole, like decodeURIComponent: half decoded, it would be a third reading of one cookie."""
-    assert list(cookies.read(f"{NAME}={value}", NAME)) == [value]
+    assert [cookies.decode(read) for read in cookies.read(f"{NAME}={value}", NAME)] == [value]
 
 
 def test_B3_one_pair_of_quotes_is_dropped(scene: Scene) -> None:
@@ -1367,7 +1367,7 @@ def test_C_any_id_survives_signing_and_the_header(id: str) -> None:
     value = cookies.write(NAME, Signer(SECRET).sign(id), Cookie(), True, 0, None).partition(";")[0]
     assert re.fullmatch(r"[\x21-\x7e]*", value)
     [read] = cookies.read(f"a=1; {value}; b=2", NAME)
-    assert Signer(SECRET).verify(read) == (id, True)
+    assert Signer(SECRET).verify(cookies.decode(read)) == (id, True)
 
 
 @given(
