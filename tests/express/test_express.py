@@ -527,6 +527,24 @@ def test_a_page_of_express_that_saves_after_our_new_id_revives_the_old_one_as_it
     assert before.at(both.minisession, member("user")) == "None"
 
 
+@pytest.mark.parametrize("late", [True, False], ids=["it comes late", "it is overtaken"])
+@pytest.mark.parametrize("side", ["minisession", "express"])
+def test_a_logout_reaches_a_session_that_we_have_just_given_a_new_id_unless_express_answers_it(
+    both: Both, ann: Visitor, side: str, late: bool
+) -> None:
+    """Express knows no heirs: to it a tombstone is not a session, and what it had loaded it deletes."""
+    user = f"{side} {late}"
+    ann.at(both.minisession, login(user))
+    other = ann.twin()
+    if late:
+        ann.at(both.minisession, renew())
+        other.at(getattr(both, side), logout())
+    else:
+        other.at(getattr(both, side), ann.meanwhile(both.minisession, renew()), logout())
+
+    assert len([*both.store.ids(user)]) == (1 if side == "express" else 0)
+
+
 # What else docs/express.md says
 
 

@@ -134,6 +134,17 @@ def test_both_sides_find_the_user_that_either_logged_in(site: Site, ann: Visitor
     assert ann.at(python, ["member", "user"]) == "7"
 
 
+def test_of_two_pages_that_adopt_at_once_each_makes_a_session(site: Site, ann: Visitor) -> None:
+    """The browser keeps one of them, without what the other page changed."""
+    express, python = site.values()
+    ann.at(express, regenerate(), put("passport", {"user": 8}))
+    twin = ann.twin()
+    ann.at(python, data(), twin.meanwhile(python, ["adopt"], put("theirs", 1)), ["adopt"], put("mine", 1))
+
+    assert ann.at(python, data()) == {"passport": {"user": 8}, "mine": 1}
+    assert ann.at(python, ["member", "user"]) == "8"
+
+
 def test_with_the_final_store_a_page_of_express_brings_nothing_back(site: Site, ann: Visitor, request: Any) -> None:
     """Neither after a logout nor after a new id, on either side."""
     express, python = site.values()
