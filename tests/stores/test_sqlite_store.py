@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from minisession import ListingStore, StoreUnavailable
-from minisession.lifecycle import new_id
+from minisession.options import new_id
 from minisession.stores import sqlite, sqlite_file
 from minisession.stores.base import TOMBSTONE, TOMBSTONE_LIFE
 from minisession.stores.sqlite import BATCH, FREED_PER_CREATE, SQLiteStore
