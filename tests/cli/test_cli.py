@@ -36,7 +36,7 @@ EVIL = "\x1b[2J\x07\x9b\x7f\u202e\u2028\ud800é"  # clears screens, rings bells,
 
 
 class Terminal(io.StringIO):
-    """Somebody sits there, who has typed this."""
+    """A person sits there, and has typed this."""
 
     def isatty(self) -> bool:
         return True
@@ -161,8 +161,8 @@ class TestList:
         assert [row["handle"] for row in rows] == [handle(browser) for browser in anns]
         assert members(run(site.store, "list", "--user", "eve", "--json")) == []
 
-    @pytest.mark.parametrize("name", ["", "\udcff"], ids=["nobody", "half a character"])
-    def test_what_can_be_nobodys_name_is_an_error(self, site: Site, name: str) -> None:
+    @pytest.mark.parametrize("name", ["", "\udcff"], ids=["empty", "half a character"])
+    def test_what_can_be_no_users_name_is_an_error(self, site: Site, name: str) -> None:
         """No store could look for the second, which is what a byte that is not UTF-8 becomes."""
         done = run(site.store, "list", "--user", name)
 
@@ -424,7 +424,7 @@ class TestDestroy:
         assert done == (0, "0 sessions destroyed\n", "")
 
     @pytest.mark.parametrize("streams", [{}, {"stdin": Terminal("y\n")}, {"stderr": Terminal()}])
-    def test_where_nobody_can_answer_nothing_is_ended(self, site: Site, streams: dict[str, Any]) -> None:
+    def test_where_no_one_can_answer_nothing_is_ended(self, site: Site, streams: dict[str, Any]) -> None:
         """In a cron job, say: and it does not wait for an answer for ever."""
         ann = login(site)
         for which in (["--all"], ["--user", "ann"]):
@@ -713,7 +713,7 @@ class TestProgress:
             return super().write(text)
 
     class Long(MemoryStore):
-        """A store whose work goes on until somebody has seen how far it is."""
+        """A store whose work goes on until someone has seen how far it is."""
 
         def __init__(self, seen: Callable[[], object]) -> None:
             super().__init__()
