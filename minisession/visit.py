@@ -33,7 +33,7 @@ from typing import Any, Final, NamedTuple
 from .merge import containers, fill
 from .wire.attributes import Cookie
 from .wire.record import Frame, decode
-from .wire.values import check_again, text
+from .wire.values import check_again, fit, text
 
 JSON = Any  # None, bool, int, float, str, and lists and str-keyed dicts of them
 
@@ -254,12 +254,17 @@ class Visit:
         met = Counter(id(value) for value in containers([*self.data.values(), *self._handles()]))
         own = {key: value for key, value in self.own.items() if met[key] == 1}
         for key, held in list(self.held.items()):
-            if key in data and data[key] is not held:
-                data[key] = fill(held, data[key], own)
-                if data[key] is held:
-                    self._own([held])
-                else:
-                    del self.held[key]
+            if key not in data or data[key] is held:
+                continue
+            # What is the same already need not be written.
+            if fit((held,)) and text(held) == text(data[key]):
+                data[key] = held
+                continue
+            data[key] = fill(held, data[key], own)
+            if data[key] is held:
+                self._own([held])
+            else:
+                del self.held[key]
         self.data.clear()
         self.data.update(data)
 

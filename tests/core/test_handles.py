@@ -226,6 +226,45 @@ def test_a_list_that_holds_itself_ends_no_merge() -> None:
     browser.visit(page)
 
 
+@pytest.mark.parametrize("merges", [saves, reloads, counts, counts_later])
+def test_an_object_that_the_app_assigned_stays_the_sessions_while_no_one_else_changes_it(
+    merges: Callable[..., None],
+) -> None:
+    """Nothing has to be written into it, and so nothing takes its place."""
+    browser = logged_in(Site())
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        cart: list[str] = []
+        session["cart"] = cart
+        session.save()
+        merges(session, lambda: other.visit(put("theirs", 1)))
+        cart.append("mine")
+
+    browser.visit(page)
+
+    assert browser.visit(lambda session: session["cart"]) == ["mine"]
+
+
+def test_so_it_does_where_a_transaction_fails() -> None:
+    browser = logged_in(Site())
+
+    def spoil(session: Session) -> None:
+        session["k"] = 2
+        raise RuntimeError
+
+    def page(session: Session) -> None:
+        cart: list[str] = []
+        session["cart"] = cart
+        with pytest.raises(RuntimeError):
+            session.transact(spoil)
+        cart.append("mine")
+
+    browser.visit(page)
+
+    assert browser.visit(data) == {"k": 1, "cart": ["mine"]}
+
+
 # Order
 
 
