@@ -6,7 +6,10 @@ from .base import ListingStore
 from .memory import MemoryStore
 from .sqlite import SQLiteStore
 
-_KNOWN = "memory:, sqlite:///file, sqlite:////folder/file, redis://, rediss://, unix://, redis+cluster://"
+_KNOWN = (
+    "memory:, sqlite:///file, sqlite:////folder/file, redis://, rediss://, unix://,"
+    " redis+cluster://"
+)
 _REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 
 
