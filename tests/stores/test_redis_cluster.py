@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 import time
 import unittest
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from math import inf
 from typing import Any
 
@@ -18,82 +17,23 @@ from minisession.stores.base import Store
 from minisession.testing import StoreContract
 
 from ..support.browser import Clock
-from ..support.redis_server import SOON, RedisServer, free_port, redis_server  # skips where redis-py is missing
+from ..support.redis_masters import Cluster, home_of, id_on, redis_masters, slot_of, user_on
+from ..support.redis_server import SOON, free_port  # skips where redis-py is missing
 from ..support.site import Site
 
 from redis.cluster import RedisCluster  # isort: skip
-from redis.crc import key_slot  # isort: skip
 from redis.exceptions import MovedError  # isort: skip
 from minisession.stores.redis import RedisStore  # isort: skip
 from minisession.stores.redis_deadline import PatientSocket  # isort: skip
 from minisession.stores.redis_node import Line  # isort: skip
 
-SLOTS = 16384
 LIMIT = 1.0  # seconds that a node which is gone costs a request
 SLACK = 1.0  # seconds for a machine that is busy with other things
 
 
-class Cluster:
-    """Three masters that share the slots evenly."""
-
-    def __init__(self, nodes: Sequence[RedisServer]) -> None:
-        self.nodes = nodes
-        self.url = f"redis+cluster://127.0.0.1:{nodes[0].port}"
-        self.names = [node.client.execute_command("CLUSTER MYID") for node in nodes]
-
-    def form(self, ports: Sequence[int]) -> None:
-        first, share = self.nodes[0].client, SLOTS // len(self.nodes) + 1
-        for number, node in enumerate(self.nodes):
-            node.client.execute_command(
-                *("CLUSTER", "ADDSLOTSRANGE", number * share, min(number * share + share, SLOTS) - 1)
-            )
-        until, meet_at = time.monotonic() + 3 * SOON, 0.0
-        while not all(self.knows_all(node) for node in self.nodes):
-            if time.monotonic() >= meet_at:  # a handshake that a busy machine lost is not repeated by itself
-                for node, port in zip(self.nodes, ports, strict=True):
-                    first.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, port)
-                meet_at = time.monotonic() + 2
-            assert time.monotonic() < until
-            time.sleep(0.02)
-
-    def knows_all(self, node: RedisServer) -> bool:
-        info = node.client.execute_command("CLUSTER INFO")
-        return (info["cluster_state"], info["cluster_known_nodes"], info["cluster_slots_ok"]) == ("ok", "3", str(SLOTS))
-
-    def give(self, slot: int, number: int) -> None:
-        """Make this node the slot's."""
-        for node in (self.nodes[number], *self.nodes):
-            node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", self.names[number])
-
-
-def slot_of(key: str) -> int:
-    slot: int = key_slot(key.encode())
-    return slot
-
-
-def home_of(key: str) -> int:
-    """Return the number of the node that has this key."""
-    return slot_of(key) // (SLOTS // 3 + 1)
-
-
-def id_on(number: int, like: str = "") -> str:
-    """Return an id whose record this node has."""
-    return next(id for id in (f"{like}{n}" for n in range(1000)) if home_of(f"sess:{id}") == number)
-
-
-def user_on(number: int) -> str:
-    """Return a user whose index this node has."""
-    return next(user for user in map(str, range(1000)) if home_of(f"minisession:user:sess:{user}") == number)
-
-
 @pytest.fixture(scope="module")
 def running() -> Iterator[Cluster]:
-    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "60000", "--cluster-require-full-coverage", "no"]
-    ports = [free_port() for _ in range(3)]
-    with ExitStack() as stack:
-        nodes = [stack.enter_context(redis_server(*options, "--cluster-port", str(port))) for port in ports]
-        cluster = Cluster(nodes)
-        cluster.form(ports)
+    with redis_masters() as cluster:
         yield cluster
 
 

@@ -40,8 +40,8 @@ def free_port() -> int:
 class RedisServer:
     """One redis-server: it can be killed, paused, started again, configured and watched."""
 
-    def __init__(self, *options: str) -> None:
-        self.program = need_program("redis-server")
+    def __init__(self, *options: str, program: str | None = None) -> None:
+        self.program = program or need_program("redis-server")
         self.folder = tempfile.mkdtemp(prefix="minisession-redis-")
         self.port = free_port()
         self.options = options
@@ -144,8 +144,8 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(*options: str) -> Iterator[RedisServer]:
-    server = RedisServer(*options)
+def redis_server(*options: str, program: str | None = None) -> Iterator[RedisServer]:
+    server = RedisServer(*options, program=program)
     try:
         server.start()
         yield server
