@@ -71,8 +71,10 @@ class Cluster:
             node.client.execute_command("CLUSTER SETSLOT", slot, "STABLE")
 
     def give(self, slot: int, number: int) -> None:
-        """Make this node the slot's."""
-        for node in (self.nodes[number], *self.nodes):
+        """Make this node the slot's, whatever a message that is on its way says of another."""
+        self.nodes[number].client.execute_command("CLUSTER SETSLOT", slot, "NODE", self.names[number])
+        self.nodes[number].client.execute_command("CLUSTER BUMPEPOCH")
+        for node in self.nodes:
             node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", self.names[number])
 
 
