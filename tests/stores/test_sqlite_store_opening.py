@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import tempfile
 import threading
 import time
@@ -167,8 +168,8 @@ def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     def give(path: Path) -> None:
         if os.geteuid() == 0:
             os.lchown(path, SOMEONE, SOMEONE)
-        else:  # then all files are another's, but for those that are asked for as this user
-            monkeypatch.setattr(os, "geteuid", lambda: SOMEONE)
+        else:  # then this process is another user, to whom all files are someone else's
+            monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
 
     return give
 
@@ -180,7 +181,7 @@ class TestPlanted:
         SQLiteStore(path).create("known", b"data", LATER, "admin")
         give_away(path)
         before = path.read_bytes()
-        with pytest.raises(ValueError, match=r"sessions\.db belongs to .*\(uid \d+\).*delete it, chown it, or run"):
+        with pytest.raises(ValueError, match=r"sessions\.db belongs to .*uid \d+.*delete it, chown it, or run"):
             SQLiteStore(path)
         assert path.read_bytes() == before
 
@@ -260,11 +261,14 @@ class TestPlanted:
                 os.chown(place, 0, SOMEONE)
                 place.chmod(0o3770 if place.is_dir() else 0o660)
             children = []
-            for user in (4_000_001, 4_000_002):
-                children.append(fork(partial(serve, user)))
-                assert os.read(done, 1) == b"."
-            os.write(go, b"..")
-            assert ended_well(*children)
+            try:
+                for user in (4_000_001, 4_000_002):
+                    children.append(fork(partial(serve, user)))
+                    assert select.select([done], [], [], 30)[0]
+                    os.read(done, 1)
+            finally:
+                os.write(go, b"..")
+                assert ended_well(*children)
             assert sorted(SQLiteStore(shared).ids()) == ["4000001", "4000002"]
         for end in (done, tell, wait, go):
             os.close(end)
