@@ -19,7 +19,7 @@ TABLE = re.compile("<table>.*?</table>", re.S)
 ROW = re.compile("<tr>.*?</tr>", re.S)
 CELL = re.compile("(<t[dh])((?: [^>]*)?>)(.*?)(?=</t[dh]>)", re.S)
 CODE = re.compile("(<code>)([^<]+)(?=</code>)")
-BREAK = re.compile(r"(?<=[\w)\]])([_.,=/:(\[]+)(?=\w)")
+BREAK = re.compile(r"(?<=[\w)\]])([_.,=/:(\[]+)(?=[^\W\d])")
 SPACE = "\u200b"  # of no width: in an attribute, what <wbr> is in a text
 
 
@@ -38,6 +38,9 @@ def lay_out(table: str) -> str:
         layout = "stacked"
     else:
         return breakable(table)
+
+    if len(headings) == 2:
+        headings[1] = ""  # the table says what its one column is about, or it is plain
 
     def row(match: re.Match[str]) -> str:
         names = (BREAK.sub(rf"\1{SPACE}", heading).replace('"', "&quot;") for heading in headings)

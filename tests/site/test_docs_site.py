@@ -17,9 +17,10 @@ import pytest
 import minisession
 
 from ..support.engines.chromium import chromium
-from ..support.pages import DOCS, ROOT, blocks
+from ..support.pages import DOCS, ROOT, blocks, prose
 from ..support.serving import serving
 from ..support.tools import need_module
+from .test_security_docs import TEST
 
 need_module("mkdocs")
 need_module("mkdocstrings")
@@ -113,6 +114,13 @@ def test_every_page_fits_on_the_screen(site: Path, width: int) -> None:
             page.wait_for_function("!document.querySelector('article table:not(.md-typeset__table table)')")  # a script
             misfits[path] = page.evaluate(MISFITS)
     assert {path: found for path, found in misfits.items() if found} == {}
+
+
+def test_a_long_page_begins_with_what_it_comes_to() -> None:
+    """At 1,500 words, code and names of tests left aside, a reader wants to know whether to go on."""
+    for page in DOCS.glob("*.md"):
+        words = re.sub(r"[|`*#,-]", " ", TEST.sub(" ", prose(page))).split()
+        assert len(words) < 1500 or "\nIn short: " in prose(page).partition("\n## ")[0], (page.name, len(words))
 
 
 def test_the_guides_stand_in_three_groups(site: Path) -> None:
