@@ -375,11 +375,11 @@ def test_a_session_kept_alive_by_touches_alone_outlives_the_date_in_its_record(b
 
     assert record["cookie"]["expires"] < time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
 
-    both.age(ann.id, 100)
+    both.age(ann.id, 1000)
 
-    assert ann.at(both.minisession, left()) == about(100)
+    assert ann.at(both.minisession, left()) == about(1000)
 
-    both.age(ann.id, 100)
+    both.age(ann.id, 1000)
     ann.at(both.express, data(), max_age=1800)
 
     assert ann.at(both.minisession, left()) == about(1800)
