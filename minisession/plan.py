@@ -74,5 +74,6 @@ def send(visit: Visit, options: Options) -> Send:
     """Return what to tell the browser, once the store has done its part."""
     if visit.standing is DESTROYED:
         return REMOVAL if visit.carried else NO_COOKIE
-    owed = visit.stored and (visit.send or options.rolling)
+    # What was stored may have ended since.
+    owed = visit.standing is LIVE and visit.stored and (visit.send or options.rolling)
     return COOKIE if owed else NO_COOKIE

@@ -122,7 +122,7 @@ class Visit:
     # Why the browser is owed a cookie, once this request has stored or touched the session.
     send = ""
     stored = False
-    # A touch as a courtesy was refused or failed, and is not tried again.
+    # A touch as a courtesy was refused or failed, and is not tried again for what was seen.
     untouchable = False
     transacting = False
 
@@ -192,19 +192,21 @@ class Visit:
             TypeError: a list or dict holds by now what JSON does not.
         """
         self.check()
-        stored: dict[str, JSON] | None = None
-        # Copies, here and below: another thread of this request may be changing the session.
-        for key, before in list(self.lent.items()):
-            if before == _AS_STORED:
-                # What has ended has nothing left to compare with.
-                if not self.seen:
-                    continue
-                stored = decode(self.seen).data if stored is None else stored
-                before = text(stored[key]) if key in stored else None
+        for key, before in self._noted().items():
             value = self.data.get(key, _ABSENT)
             if (None if value is _ABSENT else text(value)) != before:
                 return True
         return False
+
+    def _noted(self) -> dict[str, str | None]:
+        """Return ``lent``, with the texts of what is as stored."""
+        # A copy, as elsewhere: another thread of this request may be changing the session.
+        lent = dict(self.lent)
+        if _AS_STORED in lent.values():
+            stored = decode(self.seen).data
+            for key in [key for key, before in lent.items() if before == _AS_STORED]:
+                lent[key] = text(stored[key]) if key in stored else None
+        return lent
 
     def check(self) -> None:
         """Raise TypeError if a list or dict in the app's hands became what JSON does not hold."""
@@ -217,6 +219,7 @@ class Visit:
         """Stand for a stored record."""
         self.standing, self.known = LIVE, True
         self.id, self.seen, self.expires_at = id, seen, expires_at
+        self.untouchable = False
 
     def settle(self, data: bytes, expires_at: float) -> None:
         """Take what was just stored for what was seen."""
@@ -229,6 +232,8 @@ class Visit:
 
     def end(self, standing: Standing, id: str) -> None:
         """Stand for a session that has ended."""
+        # The record is let go, and what is changed from here on still has to be noticed.
+        self.lent = self._noted()
         self.standing, self.id, self.seen, self.old = standing, id, b"", None
 
     def begin(self) -> None:

@@ -242,6 +242,24 @@ def test_a_session_that_ended_meanwhile_stays_ended(caplog: pytest.LogCaptureFix
     assert browser.visit(lambda session: session.is_new)
 
 
+@pytest.mark.parametrize("options", [{}, {"rolling": True}, {"cookie": Cookie(secure="auto", max_age=100)}])
+def test_a_session_that_ended_after_it_was_saved_is_not_announced(options: dict[str, Any]) -> None:
+    """The cookie would take the place of a newer one, and stand for nothing."""
+    site = Site(**options)
+
+    def page(session: Session) -> None:
+        session["k"] = 1
+        session.save()
+        site.store.store.delete(session.id)
+        with pytest.raises(SessionGone):
+            session.save()
+
+    browser = site.browser()
+    browser.visit(page)
+
+    assert browser.set_cookie is None
+
+
 def test_a_forged_cookie_is_as_none_and_the_store_is_not_asked() -> None:
     """A fresh id if there is something to store; never a removal by itself."""
     site = Site()
@@ -448,6 +466,26 @@ def test_a_reader_never_writes_back_what_it_read() -> None:
     browser.visit(lambda session: (dict(session), other.visit(put("k", 2))))
 
     assert site.store.verbs == ["load", "replace", "touch"]  # the other's, and then the reader's
+    assert browser.visit(data) == {"k": 2}
+
+
+def test_a_touch_that_was_refused_is_tried_again_for_what_is_read_since() -> None:
+    """As where a long response reads its session afresh."""
+    site = Site(idle_timeout=100)
+    browser = logged_in(site)
+    other = browser.twin()
+    site.clock.advance(10)
+
+    def page(session: Session) -> None:
+        dict(session)
+        other.visit(put("k", 2))
+        for _ in range(2):
+            session.transact(len)
+            site.clock.advance(60)
+
+    browser.visit(page)
+
+    assert site.store.verbs == ["load", "replace", "touch", "load", "touch", "load", "touch"]
     assert browser.visit(data) == {"k": 2}
 
 

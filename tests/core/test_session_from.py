@@ -202,6 +202,25 @@ def test_the_records_attributes_stay_and_a_callable_cookie_is_not_called() -> No
     assert list(after) == list(before)
 
 
+def test_a_change_to_what_was_saved_and_has_ended_is_not_lost_without_a_word() -> None:
+    """Though the block went on after it had been told so."""
+    site = Site()
+    browser = logged_in(site, progress=[])
+
+    def job() -> None:
+        with site.app.session_from(header(browser)) as session:
+            progress = session["progress"]
+            progress.append(50)
+            session.save()
+            browser.twin().visit(lambda session: session.destroy())
+            with pytest.raises(SessionGone):
+                session.touch()
+            progress.append(100)
+
+    with pytest.raises(SessionGone):
+        job()
+
+
 def test_its_user_is_told() -> None:
     site = Site()
     browser = logged_in(site)
