@@ -124,9 +124,8 @@ def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None 
         found = False
         for id in store.ids(user) if complete else _all_of(store, belongs):
             listed.add(id)
-            # Of a kept one that another request has replaced meanwhile, the heir is not kept.
-            first = store.heir(id) if id in kept else id
-            if first is not None and first not in kept and first not in followed:
+            first = _replaced(store, id, kept, belongs) if id in kept else id
+            if first is not None and first not in followed:
                 found = True
                 # A session that moves on too fast is met again, under a younger id.
                 with suppress(SessionConflict):
@@ -158,6 +157,18 @@ def _is_of(user: str) -> Callable[[Stored], bool]:
             return False
 
     return belongs
+
+
+def _replaced(
+    store: ListingStore, id: str, kept: set[str], belongs: Callable[[Stored], bool]
+) -> str | None:
+    """Return the heir that another request has made of a kept session, if it is still the user's.
+
+    The heir is not kept.
+    """
+    heir = store.heir(id)
+    stored = None if heir is None or heir in kept else store.load(heir)
+    return heir if stored is not None and (not stored.data or belongs(stored)) else None
 
 
 def _is_missing(store: ListingStore, keep: Session, user: str, listed: set[str]) -> bool:

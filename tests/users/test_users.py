@@ -216,6 +216,26 @@ class TestInFlight:
         assert destroy_sessions_of(Slow(site.store), "ann") >= 1
         assert (browser.visit(user), twin.visit(user)) == (None, None)
 
+    @pytest.mark.parametrize("whose", ["ann", "bob", None])
+    def test_of_the_one_who_asks_an_heir_is_ended_only_if_it_is_the_users(self, site: Site, whose: str | None) -> None:
+        """Another request has replaced it while its sessions were listed: by a login of someone else's, say."""
+        browser = login(site, cart=[1])
+        twin = browser.twin()
+
+        class Slow(Passing):
+            def ids(self, user: str | None = None) -> Any:
+                listed = list(super().ids(user))
+                if browser.id in listed:
+                    twin.visit(lambda session: session.regenerate(keep=True, user=whose))
+                yield from listed
+
+        browser.visit(lambda session: destroy_sessions_of(Slow(site.store), "ann", keep=session))
+
+        assert twin.id != browser.id
+        assert twin.visit(lambda session: (session.user, dict(session))) == (
+            (None, {}) if whose == "ann" else (whose, {"cart": [1]})
+        )
+
     def test_a_user_who_logs_in_faster_than_the_sweeps_is_a_conflict_and_not_an_endless_loop(self, site: Site) -> None:
         logins: list[Visitor] = []
 
