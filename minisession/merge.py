@@ -2,7 +2,7 @@
 
 A key that one side changed takes that side.  Changed by both: ours, the later save.  Deleted by one
 and changed by the other: deleted, because a deletion (of a permission, say) must not be undone by a
-request that had not seen it.
+request that had not seen it.  Another order of a nested dict's keys gives way to any other change.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .wire.values import canonical
+from .wire.values import canonical, text
 
 
 def changed(base: Mapping[str, Any], now: Mapping[str, Any], key: str) -> bool:
@@ -29,8 +29,16 @@ def merge(
         mine, other = changed(base, ours, key), changed(base, theirs, key)
         if (mine and key not in ours) or (other and key not in theirs):
             continue
-        merged[key] = theirs[key] if other and not mine else ours[key]
+        if not mine and (other or _is_ordered_anew(base[key], ours[key], theirs[key])):
+            merged[key] = theirs[key]
+        else:
+            merged[key] = ours[key]
     return merged
+
+
+def _is_ordered_anew(base: Any, ours: Any, theirs: Any) -> bool:
+    """Return whether only they have put the keys of a value, which means the same, in an order."""
+    return text(ours) == text(base) != text(theirs)
 
 
 def containers(values: Iterable[Any]) -> list[Any]:

@@ -24,6 +24,8 @@ CASES = [
     ("different keys", {}, {"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
     ("1 to True is a change", {"k": 1}, {"k": 1}, {"k": True}, {"k": True}),
     ("1 to 1.0 is a change", {"k": 1}, {"k": 1.0}, {"k": 1}, {"k": 1.0}),
+    ("they sorted", {"k": {"b": 1, "a": 2}}, {"k": {"b": 1, "a": 2}}, {"k": {"a": 2, "b": 1}}, {"k": {"a": 2, "b": 1}}),
+    ("we sorted", {"k": {"b": 1, "a": 2}}, {"k": {"a": 2, "b": 1}}, {"k": {"b": 1, "a": 2}}, {"k": {"a": 2, "b": 1}}),
     ("the order of an object's keys is none", {"k": {"a": 1, "b": 2}}, {"k": {"b": 2, "a": 1}}, {"k": 3}, {"k": 3}),
 ]
 
