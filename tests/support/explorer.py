@@ -14,14 +14,18 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from minisession.stores.base import TOMBSTONE
+from minisession.stores.base import TOMBSTONE, Stored
 
 from .browser import Clock
 from .promises import Call, Journal, Request, Trip, Violation
 from .replay import LIFETIME, Code, Part, Sent
 
-TICK = 0.6 * LIFETIME  # passes before the requests are sent, and again as a step: what none has used by then expires
+# They pass before the requests are sent, and again as a step: what none has used by then expires.
+TICKS = 0.4 * LIFETIME, 0.7 * LIFETIME
+LATE_TICKS = 0.6 * LIFETIME, 0.45 * LIFETIME  # less is left than half of the lifetime, and half is more than the step
+SHORT_TICKS = 0.4 * LIFETIME, 0.16 * LIFETIME  # tombstones expire, and nothing else does
 CLOCK = "clock"
+READS = {"load", "heir", "ids", "stands"}
 
 LOOK = Request("look", lambda session, tape: setattr(tape, "result", (dict(session), session.user)))
 
@@ -33,6 +37,7 @@ class Scenario:
     first: Request | None
     requests: tuple[Request, ...]
     clock: bool = True  # time passes, too
+    ticks: tuple[float, float] = TICKS
 
     def __str__(self) -> str:
         requests = zip("XABC", (self.first, *self.requests), strict=False)
@@ -53,6 +58,7 @@ class World:
 
     def __init__(self, code: Code, store: Any, clock: Clock, scenario: Scenario, journal: Journal) -> None:
         self.code, self.store, self.clock, self.journal = code, store, clock, journal
+        self.tick, self.second_tick = scenario.ticks
         self.jar: str | None = None
         self.trips: dict[str, Traveller] = {}
         self.schedule: list[str] = []
@@ -62,7 +68,7 @@ class World:
             self._send("X", scenario.first)
             while self.ready():
                 self.go("X")
-        self._pass()
+        self._pass(self.tick)
         for name, request in zip("ABC", scenario.requests, strict=False):
             self._send(name, request)
         self.clock_goes = scenario.clock
@@ -86,7 +92,7 @@ class World:
         self.schedule.append(name)
         if name == CLOCK:
             self.clock_goes = False
-            self._pass()
+            self._pass(self.second_tick)
             return
         trip = self.trips[name]
         call = trip.part.asks
@@ -105,26 +111,34 @@ class World:
         """Look at every session with the cookie that it has, or had."""
         self.journal.over(self.jar, self._look)
 
-    def _pass(self) -> None:
-        self.clock.advance(TICK)
+    def _pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
         self.journal.passed(self.clock.now)
-        self.story.append((CLOCK, ("passes",), None))
+        self.story.append((CLOCK, ("passes", seconds), None))
 
     def _send(self, name: str, request: Request) -> None:
         part = self.code.start(Sent(name, request, self.jar, self.clock.now))
         trip = self.trips[name] = Traveller(part, self.journal.step)
+        self.journal.trips.append(trip)
         self._note(trip)
 
     def _note(self, trip: Traveller) -> None:
+        trip.asks = trip.part.asks
         for made, changes in trip.part.saves:
             self.journal.saved(trip, made, changes)
         if not trip.part.asks:
-            self.journal.responded(trip, trip.part.answered, trip.part.cookie)
+            part = trip.part
+            self.journal.responded(trip, part.answered, part.cookie, part.result, self.clock.now)
 
     def _ask(self, call: Call) -> Any:
         verb, *arguments = call
-        answer = getattr(self.store, verb)(*arguments)
-        return tuple(answer) if verb == "ids" else answer
+        if verb == "ids":
+            return tuple(self.store.ids(*arguments))
+        if verb == "stands":
+            return stands(self.store.load(*arguments))
+        if verb == "rotate":
+            return self.store.rotate(*arguments[:-1], inherits=arguments[-1])
+        return getattr(self.store, verb)(*arguments)
 
     def _look(self, id: str) -> Any:
         part = self.code.start(Sent("L", LOOK, id, self.clock.now))
@@ -136,33 +150,42 @@ class World:
         return " → ".join(told(*step) for step in self.story)
 
 
+def stands(stored: Stored | None) -> bool:
+    """Return whether a listing gives an id that it has found, and now looks at: it misses no rotation."""
+    return stored is not None
+
+
 def told(name: str, step: Call, answer: Any) -> str:
     """Return a step as a line of a story."""
-    if name == CLOCK:
-        return f"{TICK:.0f} s pass"
     verb, *arguments = step
+    if name == CLOCK:
+        return f"{arguments[0]:.0f} s pass"
     if verb == "arrives":
         return f"{name}'s answer arrives: " + (f"the browser holds {answer}" if answer else "the cookie is removed")
-    if verb == "replace" and arguments[2] == TOMBSTONE:
-        verb = "bury"
     ending = ""
-    if answer is None or answer is False:
-        ending = ": nothing there" if verb in ("load", "delete") else ": refused"
+    if verb == "rotate":
+        ending = f" to {arguments[2]}"
+    if verb in ("ids", "heir"):
+        ending = f": {(answer if isinstance(answer, str) else ', '.join(answer or ())) or 'none'}"
+    elif answer is None or answer is False:
+        ending += ": nothing there" if verb in ("load", "delete") else ": refused"
     elif verb == "load" and answer.data == TOMBSTONE:
         ending = ": a tombstone"
-    elif verb == "ids":
-        ending = f": {', '.join(answer) or 'none'}"
     return f"{name} {verb} {arguments[0]}{ending}"
 
 
 def independent(one: Call, other: Call) -> bool:
-    """Tell whether two requests' steps come to the same in either order."""
+    """Return whether two requests' steps come to the same in either order."""
     verbs = {one[0], other[0]}
     if "passes" in verbs:
         return False
     if "arrives" in verbs:
         return len(verbs) == 2
-    return verbs <= {"load", "ids"} or not ("ids" in verbs or one[1] == other[1])
+    return verbs <= READS or not ("ids" in verbs or ids_of(one) & ids_of(other))
+
+
+def ids_of(call: Call) -> set[str]:
+    return {call[1], call[3]} if call[0] == "rotate" else {call[1]}
 
 
 class Explorer:
@@ -229,7 +252,8 @@ class Explorer:
     @contextmanager
     def _world(self, scenario: Scenario) -> Iterator[World]:
         clock = Clock()
-        world = World(self.code, self.open_store(clock), clock, scenario, Journal(self.checks, strict=self.strict))
+        journal = Journal(self.checks, LIFETIME / 2, strict=self.strict)
+        world = World(self.code, self.open_store(clock), clock, scenario, journal)
         try:
             yield world
         except Violation as violation:

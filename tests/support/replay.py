@@ -7,13 +7,13 @@ to be found out only once, which makes trying thousands of orders cheap.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from minisession import Cookie, SessionGone, SessionMiddleware, get_session
+from minisession import Cookie, Session, SessionGone, SessionMiddleware, get_session
 from minisession.wire import cookies
 from minisession.wire.signing import Signer
 
@@ -50,7 +50,14 @@ class Tape:
     def __getattr__(self, verb: str) -> Callable[..., Any]:
         return partial(self._ask, verb)
 
-    def _ask(self, *call: Any) -> Any:
+    def ids(self, user: str | None = None) -> Iterator[str]:
+        """List as a store does that looks again at what it has found: names, and then each of them."""
+        for id in self._ask("ids", user):
+            if self._ask("stands", id):
+                yield id
+
+    def _ask(self, *call: Any, **named: Any) -> Any:
+        call = (*call, *named.values())
         if self.place == len(self.answers):
             self.asked = self.asked or call  # what cleans up behind the exception asks, too
             raise Waiting
@@ -108,7 +115,7 @@ class Code:
 
     def _run(self, sent: Sent, answers: Answers) -> Part:
         name, request, id, now = sent
-        environ: dict[str, Any] = {"wsgi.url_scheme": "https", "test.page": request.page}
+        environ: dict[str, Any] = {"wsgi.url_scheme": "https", "test.request": request}
         if id is not None:
             environ["HTTP_COOKIE"] = cookies.pair("connect.sid", self.signer.sign(id))
         headers: dict[str, str] = {}
@@ -119,8 +126,13 @@ class Code:
 
         answered = False
         self.tape.play(name, now, answers)
+        app = self.apps[request.rolling]
         with suppress(Waiting, SessionGone):
-            self.apps[request.rolling](environ, start_response)
+            if request.outside:
+                with app.session_from(environ.get("HTTP_COOKIE", "")) as session:
+                    environ["test.changed"] = self._run_page(session, request)
+            else:
+                app(environ, start_response)
             answered = True
         saves = [save for save in self.tape.saves if save[0] == len(answers)]
         if answered:
@@ -143,7 +155,10 @@ class Code:
         )
 
     def _serve(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        changes = environ["test.page"](get_session(environ), self.tape)
-        environ["test.changed"] = (self.tape.place, changes or {})
+        environ["test.changed"] = self._run_page(get_session(environ), environ["test.request"])
         start_response("200 OK", [])
         return []
+
+    def _run_page(self, session: Session, request: Request) -> tuple[int, Changes]:
+        changes = request.page(session, self.tape) or {}
+        return self.tape.place, changes
