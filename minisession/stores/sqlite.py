@@ -162,12 +162,7 @@ class SQLiteStore:
         return self._file.write(insert)
 
     def replace(
-        self,
-        id: str,
-        seen: bytes,
-        data: bytes,
-        expires_at: float,
-        user: str | None = None,
+        self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None
     ) -> bool:
         """Store ``data`` if the record is still ``seen``."""
         return bool(seen) and self._change(REPLACE, data, expires_at, user, id, seen)
@@ -251,7 +246,7 @@ class SQLiteStore:
             freed += sessions
             if rows < BATCH:
                 return freed
-            time.sleep(PAUSE[1])  # in which all who wait for the lock ask for it once
+            time.sleep(PAUSE[1])  # long enough for each waiting call to ask for the lock once
 
 
 def _free(db: sqlite3.Connection, limit: int, which: str, *bounds: float) -> tuple[int, int]:

@@ -69,12 +69,7 @@ class SQLiteFile:
     """
 
     def __init__(
-        self,
-        path: str | os.PathLike[str],
-        schema: Schema,
-        *,
-        synchronous: str,
-        timeout: float,
+        self, path: str | os.PathLike[str], schema: Schema, *, synchronous: str, timeout: float
     ) -> None:
         name = _checked(path)
         self.path = os.path.realpath(name)  # the working directory may change, and links, too
@@ -146,7 +141,7 @@ class SQLiteFile:
 
     def _begin(self, call: _Call) -> None:
         """Count the call as under way, once no thread is about to fork; give it a connection."""
-        # Entered before it is asked who forks: a thread that forks looks in the other order.
+        # Calls and forks enter themselves first and look for the other then: one sees the other.
         self._calls.add(call)
         while _forking:
             self._calls.discard(call)
@@ -310,7 +305,5 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork,
-        after_in_child=_forking.clear,
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_forking.clear
     )

@@ -148,7 +148,7 @@ class TestVerbs:
         store.touch("a", b"data", inf, "bob")
         store.replace("b", b"data", b"new", inf)
         assert list(store.ids("ann")) == ["c", "bob's"]
-        assert (list(store.ids("bob")), list(store.ids("nobody"))) == (["a"], [])
+        assert (list(store.ids("bob")), list(store.ids("eve"))) == (["a"], [])
 
     def test_every_session_is_listed_once_while_others_change(self, store: SQLiteStore, path: Path) -> None:
         """And the listing neither fails nor holds up the log's checkpoint."""
@@ -516,7 +516,7 @@ class TestFile:
     @pytest.mark.parametrize("locked_out", ["file", "folder", "both"])
     def test_Q5_what_cannot_be_written_is_refused_at_once(self, locked_out: str) -> None:
         """And not at the first login."""
-        with tempfile.TemporaryDirectory() as folder, somebody_else(folder):
+        with tempfile.TemporaryDirectory() as folder, another_user(folder):
             path = Path(folder, "sessions.db")
             if locked_out == "file":
                 SQLiteStore(path)
@@ -533,7 +533,7 @@ class TestFile:
 
 
 @contextmanager
-def somebody_else(folder: str) -> Iterator[None]:
+def another_user(folder: str) -> Iterator[None]:
     """Be a user whom the file system can refuse something, with this folder as theirs."""
     if os.geteuid() != 0:
         yield
@@ -670,10 +670,10 @@ class TestTrouble:
             lambda content: b"",
         ],
     )
-    def test_Q5_a_damaged_file_is_reported_and_a_mended_one_works(
+    def test_Q5_a_damaged_file_is_reported_and_a_repaired_one_works(
         self, path: Path, damage: Callable[[bytes], bytes]
     ) -> None:
-        """Never as an absent session that could be created anew, and never by mending it ourselves."""
+        """Never as an absent session that could be created anew, and never by a repair of our own."""
         store = SQLiteStore(path, synchronous="NORMAL")
         for n in range(200):
             store.create(f"{n}", os.urandom(200), LATER)
@@ -719,7 +719,7 @@ class TestTrouble:
             store.load("id")
         assert not path.exists()
 
-    def test_what_fails_in_a_transaction_is_undone_and_locks_nobody_out(self, store: SQLiteStore, path: Path) -> None:
+    def test_what_fails_in_a_transaction_is_undone_and_leaves_no_lock(self, store: SQLiteStore, path: Path) -> None:
         store.create("id", b"data", LATER)
 
         def failing(error: BaseException) -> Callable[[sqlite3.Connection], None]:
