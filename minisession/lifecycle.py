@@ -12,25 +12,23 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from . import expiry, plan
 from .ending import end, has_live_heir
 from .errors import SessionConflict, SessionError, SessionGone, SessionTooLarge, StoreUnavailable
 from .journal import Journal, Shown, handle_of
+from .opening import Opener
 from .options import Options
 from .shelf import Shelf
 from .stores.base import Store
 from .visit import DESTROYED, GONE, LIVE, NEW, UNSET, Replaced, Snapshot, Unset, Visit
-from .wire import cookies, record
+from .voice import Voice
+from .wire import record
 from .wire.attributes import Cookie
 from .wire.signing import Signer
 
 T = TypeVar("T")
-
-MAX_LOADS = 3
-"""Verified cookies of one request that the store is asked about."""
 
 MAX_TRIES = 32
 """Compare-and-sets lost in a row before it is a conflict."""
@@ -38,17 +36,8 @@ MAX_TRIES = 32
 MAX_IDS = 8
 """Taken ids in a row before genid is at fault."""
 
-REMEMBERED = 4096
-"""Cookies that were verified, the last ones."""
-
-LONGEST_REMEMBERED = 512
-"""Characters; longer cookies are none that we sent, or rare."""
-
 LONGEST_PAUSE = 0.05
 """Seconds."""
-
-STARTS_ANEW = "has a max_age, which starts anew"
-IS_NEW = "is new"
 
 
 class Lifecycle:
@@ -64,12 +53,10 @@ class Lifecycle:
     ) -> None:
         self.store, self.options = store, options
         self.journal = Journal()
-        self._signer, self._now, self._sleep = signer, options.clock, sleep
-        # A visitor comes with the same text again and again, and to look up what it was found to be
-        # takes a tenth of the time.  Memory that can be read holds the secret as well; whether the
-        # session lives, the store is asked every time.
-        self._recall = lru_cache(REMEMBERED)(self._verified)
+        self._now, self._sleep = options.clock, sleep
         self._shelf = Shelf(store, options, self.journal)
+        self._opener = Opener(self._shelf, signer, options, self.journal)
+        self._voice = Voice(signer, options, self.journal)
         self._in_process = bool(getattr(store, "in_process", False))
 
     # Opening
@@ -111,52 +98,10 @@ class Lifecycle:
             self.commit_late(visit)
 
     def _find(self, visit: Visit, header: object) -> None:
-        """Load the first of the verified cookies that the store knows."""
-        name = self.options.name
-        values = cookies.read(header, name) if isinstance(header, str) else []
-        if not values:
-            self.journal.bounded(logging.DEBUG, "new session: the request has no cookie %s", name)
+        """Find it, and touch it where a slow request might outlast what is left of its lifetime."""
+        self._opener.find(visit, header)
+        if visit.standing is not LIVE:
             return
-        visit.carried = True
-        # A sibling domain's doing, or a Path or Domain that was another once.
-        if len(values) > 1:
-            self.journal.bounded(
-                logging.INFO,
-                "duplicate: %d cookies %s; the first good one counts",
-                len(values),
-                name,
-            )
-        asked: list[str] = []
-        for value in values:
-            recall = self._recall if len(value) <= LONGEST_REMEMBERED else self._verified
-            verified = recall(value)
-            if verified is None:
-                self.journal.bounded(logging.DEBUG, "cookie ignored: its signature does not verify")
-                continue
-            id, current = verified
-            if id in asked or len(asked) == MAX_LOADS:
-                continue
-            asked.append(id)
-            if self._shelf.load(visit, id):
-                if not current:
-                    visit.send = "was signed by an older secret"
-                self.journal.full("session %s loaded", id)
-                self._touch_early(visit)
-                return
-        if visit.known:
-            visit.end(GONE, visit.id)
-            self.journal.bounded(
-                logging.DEBUG,
-                "session %s ended a moment ago: this request has none",
-                Shown(visit.id),
-            )
-
-    def _verified(self, text: str) -> tuple[str, bool] | None:
-        """Return what `Signer.verify` does of a cookie as the browser sent it."""
-        return self._signer.verify(cookies.decode(text))
-
-    def _touch_early(self, visit: Visit) -> None:
-        """Touch where less than half of the lifetime is left: a slow request might outlast it."""
         if visit.expires_at - self._now() < self._shelf.lifetime(visit) / 2:
             with suppress(SessionGone):
                 self._touch_if_due(visit)
@@ -255,10 +200,6 @@ class Lifecycle:
         options, lifetime = self.options, self._shelf.lifetime(visit)
         return expiry.deadline(self._now(), visit.created, lifetime, options.absolute_timeout)
 
-    def now(self) -> float:
-        """Return the time, in Unix seconds."""
-        return self._now()
-
     def name(self, visit: Visit) -> str:
         """Give a new session its id."""
         return self._shelf.name(visit)
@@ -271,22 +212,14 @@ class Lifecycle:
         Raises:
             StoreUnavailable, SessionConflict, SessionTooLarge, TypeError: nothing more was stored.
         """
-        if visit.standing in (NEW, LIVE):
-            was_new = visit.standing is NEW
-            try:
+        was_new = visit.standing is NEW
+        try:
+            if visit.standing is not DESTROYED:
+                self._must_stand(visit)
                 self._store(visit, asked=False)
-            except SessionGone as gone:
-                self._tell_lost(visit, gone, lost=was_new)
-        elif visit.standing is GONE:
-            self._tell_lost(visit, _ended(visit), lost=False)
-        match plan.send(visit, self.options):
-            case plan.COOKIE:
-                return self._cookie(visit)
-            case plan.REMOVAL:
-                self.journal.bounded(logging.DEBUG, "cookie removed: destroyed")
-                return cookies.remove(self.options.name, visit.cookie, visit.https)
-        self._tell_why_not(visit)
-        return None
+        except SessionGone as gone:
+            self._voice.lost(visit, gone, renewed=was_new)
+        return self._voice.answer(visit)
 
     def commit_late(self, visit: Visit) -> None:
         """Store what changed after the headers, which no cookie can announce any more.
@@ -305,8 +238,12 @@ class Lifecycle:
     def _store(self, visit: Visit, *, asked: bool) -> None:
         """Carry out what `plan` says."""
         match plan.store(visit, self.options, asked=asked):
-            case plan.TOUCH_IF_DUE if not visit.stored and (visit.send or self.options.rolling):
-                self._touch_for_the_cookie(visit)
+            case plan.TOUCH_FOR_COOKIE:
+                # If it fails, the response goes out without the cookie.
+                try:
+                    self._touch(visit)
+                except (StoreUnavailable, SessionConflict) as error:
+                    self._voice.untouched(visit, error)
             case plan.TOUCH_IF_DUE:
                 self._touch_if_due(visit)
             case plan.CREATE:
@@ -329,9 +266,7 @@ class Lifecycle:
             visit.id = ""
         else:
             raise _no_free_id()
-        if visit.send != IS_NEW:
-            visit.send = "has a new id" if visit.renewed else IS_NEW
-        self._tell(visit, "session %s created")
+        self._voice.created(visit)
 
     def _replace_old(self, visit: Visit) -> None:
         """Put a new session in the place of the one that it replaces, whatever that is by now.
@@ -378,7 +313,7 @@ class Lifecycle:
         if not self._shelf.replace(visit):
             return False
         if visit.max_age is not None:
-            visit.send = visit.send or STARTS_ANEW
+            visit.send = visit.send or "has a max_age, which starts anew"
         return True
 
     def _rewrite(self, visit: Visit) -> None:
@@ -395,13 +330,6 @@ class Lifecycle:
         self._until_done(visit, self._shelf.touch)
         visit.stored = True
 
-    def _touch_for_the_cookie(self, visit: Visit) -> None:
-        """Touch, and if that fails, let the response go out without the cookie."""
-        try:
-            self._touch(visit)
-        except (StoreUnavailable, SessionConflict) as error:
-            self._tell_untouched(visit, error)
-
     def _touch_if_due(self, visit: Visit) -> None:
         """Touch as a courtesy, once: a touch that fails fails no page."""
         if visit.untouchable:
@@ -414,7 +342,7 @@ class Lifecycle:
             visit.untouchable = not self._shelf.touch(visit)
         except StoreUnavailable as error:
             visit.untouchable = True
-            self._tell_untouched(visit, error)
+            self._voice.untouched(visit, error)
             return
         if visit.untouchable and ends <= self._now():
             self.journal.full("session %s not touched: it has expired meanwhile", visit.id)
@@ -457,61 +385,15 @@ class Lifecycle:
         if visit.standing is DESTROYED:
             raise SessionGone("this session was destroyed: call regenerate() to start an empty one")
         if visit.standing is GONE:
-            raise _ended(visit)
+            raise SessionGone(
+                f"session {handle_of(visit.id)} has ended: call regenerate() to start an empty one"
+            )
 
     def _not_in_transaction(self, visit: Visit, verb: str) -> None:
         if visit.transacting:
             raise SessionError(
                 f"{verb}() inside transact(): change the session's data there, and nothing else"
             )
-
-    # What is told
-
-    def _cookie(self, visit: Visit) -> str:
-        """Return the ``Set-Cookie`` of a session that was stored or touched."""
-        if visit.cookie.secure is True and not visit.https:
-            self.journal.once(
-                "a Secure cookie went out over plain http, where browsers keep it for localhost at"
-                ' most: serve over TLS, or use Cookie(secure="auto")'
-            )
-        self._tell(visit, "cookie sent: session %s %s", visit.send or "is rolling")
-        until = None if visit.max_age is None else visit.expires_at
-        value = self._signer.sign(visit.id)
-        return cookies.write(
-            self.options.name, value, visit.cookie, visit.https, self._now(), until
-        )
-
-    def _tell(self, visit: Visit, message: str, *args: object) -> None:
-        """Log in full; with bounds for new sessions, which anyone can have by the thousand."""
-        if visit.send == IS_NEW:
-            self.journal.bounded(logging.DEBUG, message, Shown(visit.id), *args)
-        else:
-            self.journal.full(message, visit.id, *args)
-
-    def _tell_why_not(self, visit: Visit) -> None:
-        if visit.standing is LIVE:
-            self.journal.full("cookie of session %s not sent: the browser has it already", visit.id)
-        elif visit.standing is NEW:
-            self.journal.bounded(logging.DEBUG, "cookie not sent: the session is new and empty")
-        elif visit.standing is DESTROYED:
-            self.journal.bounded(logging.DEBUG, "cookie not sent: destroyed, and there was none")
-
-    def _tell_lost(self, visit: Visit, gone: SessionGone, *, lost: bool) -> None:
-        """Log, once, that changes are not stored because the session has ended."""
-        if lost or visit.max_age_set or (visit.lent and visit.changed()):
-            self.journal.bounded(
-                logging.WARNING, "changes not stored, and no cookie sent: %s", gone
-            )
-        visit.lent = {}
-
-    def _tell_untouched(self, visit: Visit, error: SessionError) -> None:
-        self.journal.bounded(logging.WARNING, "session %s not touched: %s", Shown(visit.id), error)
-
-
-def _ended(visit: Visit) -> SessionGone:
-    return SessionGone(
-        f"session {handle_of(visit.id)} has ended: call regenerate() to start an empty one"
-    )
 
 
 def _no_free_id() -> SessionError:

@@ -31,10 +31,11 @@ class Step(enum.Enum):
     REPLACE = enum.auto()
     REWRITE = enum.auto()
     TOUCH = enum.auto()
+    TOUCH_FOR_COOKIE = enum.auto()
     TOUCH_IF_DUE = enum.auto()
 
 
-NOTHING, CREATE, REPLACE, REWRITE, TOUCH, TOUCH_IF_DUE = Step
+NOTHING, CREATE, REPLACE, REWRITE, TOUCH, TOUCH_FOR_COOKIE, TOUCH_IF_DUE = Step
 
 
 class Send(enum.Enum):
@@ -48,13 +49,20 @@ class Send(enum.Enum):
 def store(visit: Visit, options: Options, *, asked: bool) -> Step:
     """Return what to do with a session that is new or live; ``asked``: by `save`."""
     if visit.standing is NEW:
-        wanted = asked or visit.data or visit.user is not None or options.save_uninitialized
-        return CREATE if wanted or visit.known else NOTHING
+        return CREATE if asked or is_wanted(visit, options) else NOTHING
     if visit.max_age_set or (visit.lent and visit.changed()):
         return REPLACE
     if visit.rewrite or (options.resave and not visit.stored):
         return REWRITE
-    return TOUCH if asked else TOUCH_IF_DUE
+    if asked:
+        return TOUCH
+    owed = not visit.stored and (visit.send or options.rolling)
+    return TOUCH_FOR_COOKIE if owed else TOUCH_IF_DUE
+
+
+def is_wanted(visit: Visit, options: Options) -> bool:
+    """Return whether a new session is to be stored, empty or not."""
+    return bool(visit.data or visit.user is not None or visit.known or options.save_uninitialized)
 
 
 def is_pending(visit: Visit) -> bool:

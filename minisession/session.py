@@ -56,7 +56,7 @@ class SessionCookie:
         visit, lifecycle = self._exchange.look(), self._exchange.lifecycle
         if visit.max_age is None:
             return None
-        return max(0.0, lifecycle.deadline(visit) - lifecycle.now())
+        return max(0.0, lifecycle.deadline(visit) - lifecycle.options.clock())
 
     @max_age.setter
     def max_age(self, seconds: float | None) -> None:

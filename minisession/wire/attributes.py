@@ -63,15 +63,9 @@ class Cookie:
         if self.max_age is not None:
             checks.seconds("max_age", self.max_age)
             if self.max_age > LONGEST_KEPT:
-                _warn(
-                    f"max_age={self.max_age!r} is over 400 days, the longest that browsers keep a cookie"
-                )
-        _check_text(
-            "path",
-            self.path,
-            _PATH,
-            "printable ASCII from a '/' on, without ';' (percent-encode the rest)",
-        )
+                _warn(f"max_age={self.max_age!r} is over 400 days, as long as browsers keep it")
+        rule = "printable ASCII from a '/' on, without ';' (percent-encode the rest)"
+        _check_text("path", self.path, _PATH, rule)
         if self.domain is not None:
             _check_text("domain", self.domain, _DOMAIN, "a host name, such as 'example.com'")
         checks.flag("httponly", self.httponly)
@@ -80,6 +74,15 @@ class Cookie:
             raise TypeError(f'secure must be True, False or "auto", not {self.secure!r}')
         self._set_word("samesite", ("Lax", "Strict", "None", "auto"))
         self._set_word("priority", ("Low", "Medium", "High"))
+        self._check_together()
+        if self.partitioned and self.samesite == "Strict":
+            _warn(
+                'partitioned=True with samesite="Strict": the cookie is never sent where it would be'
+                " partitioned"
+            )
+
+    def _check_together(self) -> None:
+        """Raise where two attributes contradict each other."""
         if self.samesite == "None" and self.secure is not True:
             raise ValueError(
                 f'samesite="None" with secure={self.secure!r}: browsers refuse it without Secure;'
@@ -93,11 +96,6 @@ class Cookie:
         if self.partitioned and self.secure is not True:
             raise ValueError(
                 f"partitioned=True with secure={self.secure!r}: browsers refuse it; set secure=True"
-            )
-        if self.partitioned and self.samesite == "Strict":
-            _warn(
-                'partitioned=True with samesite="Strict": the cookie is never sent where it would be'
-                " partitioned"
             )
 
     def _set_word(self, name: str, words: tuple[str, ...]) -> None:

@@ -79,17 +79,18 @@ def fit(values: Iterable[Any], depth: int = MAX_DEPTH) -> bool:
     for value in values:
         kind = type(value)
         if kind is str:
-            if not value.isascii() and SURROGATE.search(value):
-                return False
-        elif kind is bool or value is None:
-            continue
-        elif kind is dict:
-            if not (depth and fit_names(value) and fit(list(value.values()), depth - 1)):
-                return False
+            fits = value.isascii() or not SURROGATE.search(value)
+        elif kind is int:
+            fits = value.bit_length() <= MAX_INT_BITS
         elif kind is list:
-            if not (depth and fit(value, depth - 1)):
-                return False
-        elif not _fits_as_number(value) and not _fits_as_base(value, depth):
+            fits = depth and fit(value, depth - 1)
+        elif kind is dict:
+            fits = depth and fit_names(value) and fit(list(value.values()), depth - 1)
+        elif kind is float:
+            fits = isfinite(value)
+        else:
+            fits = value is None or kind is bool or _fits_as_base(value, depth)
+        if not fits:
             return False
     return True
 
@@ -101,13 +102,6 @@ def fit_names(names: Iterable[Any]) -> bool:
     except TypeError:
         return False
     return joined.isascii() or not SURROGATE.search(joined)
-
-
-def _fits_as_number(value: Any) -> bool:
-    kind = type(value)
-    if kind is int:
-        return bool(value.bit_length() <= MAX_INT_BITS)
-    return kind is float and isfinite(value)
 
 
 def _fits_as_base(value: Any, depth: int) -> bool:

@@ -1,0 +1,77 @@
+"""Opening a session: the first of a request's verified cookies that the store knows."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+
+from .journal import Journal, Shown
+from .options import Options
+from .shelf import Shelf
+from .visit import GONE, Visit
+from .wire import cookies
+from .wire.signing import Signer
+
+MAX_LOADS = 3
+"""Verified cookies of one request that the store is asked about."""
+
+REMEMBERED = 4096
+"""Cookies that were verified, the last ones."""
+
+LONGEST_REMEMBERED = 512
+"""Characters; longer cookies are none that we sent, or rare."""
+
+
+class Opener:
+    """Finds sessions by ``Cookie`` headers."""
+
+    def __init__(self, shelf: Shelf, signer: Signer, options: Options, journal: Journal) -> None:
+        self._shelf, self._signer, self._options, self._journal = shelf, signer, options, journal
+        # A visitor comes with the same text again and again, and to look up what it was found to be
+        # takes a tenth of the time.  Memory that can be read holds the secret as well; whether the
+        # session lives, the store is asked every time.
+        self._recall = lru_cache(REMEMBERED)(self._verified)
+
+    def find(self, visit: Visit, header: object) -> None:
+        """Load the first of the verified cookies that the store knows."""
+        asked: list[str] = []
+        for text in self._read(visit, header):
+            verified = self._verify(text)
+            if verified is None:
+                message = "cookie ignored: its signature does not verify"
+                self._journal.bounded(logging.DEBUG, message)
+                continue
+            id, current = verified
+            if id in asked or len(asked) == MAX_LOADS:
+                continue
+            asked.append(id)
+            if self._shelf.load(visit, id):
+                if not current:
+                    visit.send = "was signed by an older secret"
+                self._journal.full("session %s loaded", id)
+                return
+        if visit.known:
+            visit.end(GONE, visit.id)
+            message = "session %s ended a moment ago: this request has none"
+            self._journal.bounded(logging.DEBUG, message, Shown(visit.id))
+
+    def _read(self, visit: Visit, header: object) -> list[str]:
+        """Return the cookies of our name, as they were sent."""
+        name = self._options.name
+        values = cookies.read(header, name) if isinstance(header, str) else []
+        visit.carried = bool(values)
+        if not values:
+            self._journal.bounded(logging.DEBUG, "new session: the request has no cookie %s", name)
+        # A sibling domain's doing, or a Path or Domain that was another once.
+        if len(values) > 1:
+            message = "duplicate: %d cookies %s; the first good one counts"
+            self._journal.bounded(logging.INFO, message, len(values), name)
+        return values
+
+    def _verify(self, text: str) -> tuple[str, bool] | None:
+        recalled = len(text) <= LONGEST_REMEMBERED
+        return self._recall(text) if recalled else self._verified(text)
+
+    def _verified(self, text: str) -> tuple[str, bool] | None:
+        """Return what `Signer.verify` does of a cookie as the browser sent it."""
+        return self._signer.verify(cookies.decode(text))
