@@ -43,17 +43,10 @@ LONGEST_PAUSE = 0.05
 class Lifecycle:
     """The life of sessions under one configuration; it keeps nothing of any request."""
 
-    def __init__(
-        self,
-        store: Store,
-        signer: Signer,
-        options: Options,
-        *,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, store: Store, signer: Signer, options: Options) -> None:
         self.store, self.options = store, options
         self.journal = Journal()
-        self._now, self._sleep = options.clock, sleep
+        self._now, self._sleep = options.clock, time.sleep
         self._shelf = Shelf(store, options, self.journal)
         self._opener = Opener(self._shelf, signer, options, self.journal)
         self._voice = Voice(signer, options, self.journal)

@@ -59,9 +59,11 @@ MAY_IMPORT = {
         *("errors", "expiry", "journal", "merge", "options", "visit", "stores.base"),
         *("wire", "wire.cookies", "wire.record", "wire.signing", "wire.values"),
     },
+    "opening": {"journal", "options", "shelf", "visit", "wire", "wire.cookies", "wire.signing"},
+    "voice": {"errors", "journal", "options", "plan", "visit", "wire", "wire.cookies", "wire.signing"},
     "lifecycle": {
-        *("ending", "errors", "expiry", "journal", "options", "plan", "shelf", "visit", "stores.base"),
-        *("wire", "wire.attributes", "wire.cookies", "wire.record", "wire.signing"),
+        *("ending", "errors", "expiry", "journal", "opening", "options", "plan", "shelf", "visit", "voice"),
+        *("stores.base", "wire", "wire.attributes", "wire.record", "wire.signing"),
     },
     "exchange": {"errors", "lifecycle", "visit"},
     "session": {"checks", "exchange", "expiry", "journal", "visit", "wire.record", "wire.values"},
