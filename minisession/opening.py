@@ -38,8 +38,9 @@ class Opener:
         for text in self._read(visit, header):
             verified = self._verify(text)
             if verified is None:
-                message = "cookie ignored: its signature does not verify"
-                self._journal.bounded(logging.DEBUG, message)
+                self._journal.bounded(
+                    logging.DEBUG, "cookie ignored: its signature does not verify"
+                )
                 continue
             id, current = verified
             if id in asked or len(asked) == MAX_LOADS:
@@ -52,8 +53,11 @@ class Opener:
                 return
         if visit.known:
             visit.end(GONE, visit.id)
-            message = "session %s ended a moment ago: this request has none"
-            self._journal.bounded(logging.DEBUG, message, Shown(visit.id))
+            self._journal.bounded(
+                logging.DEBUG,
+                "session %s ended a moment ago: this request has none",
+                Shown(visit.id),
+            )
 
     def _read(self, visit: Visit, header: object) -> list[str]:
         """Return the cookies of our name, as they were sent."""
@@ -64,8 +68,12 @@ class Opener:
             self._journal.bounded(logging.DEBUG, "new session: the request has no cookie %s", name)
         # A sibling domain's doing, or a Path or Domain that was another once.
         if len(values) > 1:
-            message = "duplicate: %d cookies %s; the first good one counts"
-            self._journal.bounded(logging.INFO, message, len(values), name)
+            self._journal.bounded(
+                logging.INFO,
+                "duplicate: %d cookies %s; the first good one counts",
+                len(values),
+                name,
+            )
         return values
 
     def _verify(self, text: str) -> tuple[str, bool] | None:

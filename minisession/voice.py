@@ -30,8 +30,9 @@ class Voice:
                 self._journal.bounded(logging.DEBUG, "cookie removed: destroyed")
                 return cookies.remove(self._options.name, visit.cookie, visit.https)
         if visit.standing is LIVE:
-            message = "cookie of session %s not sent: the browser has it already"
-            self._journal.full(message, visit.id)
+            self._journal.full(
+                "cookie of session %s not sent: the browser has it already", visit.id
+            )
         elif visit.standing is NEW:
             self._journal.bounded(logging.DEBUG, "cookie not sent: the session is new and empty")
         elif not visit.carried:
@@ -58,8 +59,9 @@ class Voice:
     def lost(self, visit: Visit, gone: SessionGone, *, renewed: bool = False) -> None:
         """Tell, once, of changes that are not stored because the session has ended."""
         if renewed or visit.max_age_set or (visit.lent and visit.changed()):
-            message = "changes not stored, and no cookie sent: %s"
-            self._journal.bounded(logging.WARNING, message, gone)
+            self._journal.bounded(
+                logging.WARNING, "changes not stored, and no cookie sent: %s", gone
+            )
         visit.lent = {}
 
     def untouched(self, visit: Visit, error: SessionError) -> None:
