@@ -312,7 +312,7 @@ class Ends(Explorer):
         super().end(world)
 
 
-@pytest.mark.parametrize("requests", [(SAVE, SUDO), (WRITE, LOGIN_KEEP, DELETE), (SAVE, LOGOUT, LOGIN)])
+@pytest.mark.parametrize("requests", [(SAVE, SUDO), (SUDO, DEVICE), (WRITE, LOGIN_KEEP, DELETE), (SAVE, LOGOUT, LOGIN)])
 def test_what_is_left_out_as_the_same_in_another_order_is_the_same(
     requests: tuple[Request, ...], monkeypatch: pytest.MonkeyPatch, count: Callable[[str], None]
 ) -> None:
@@ -442,7 +442,7 @@ def without_touch(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_early_touch(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Lifecycle, "_touch_early", lambda self, visit: None)
+    patch.setattr(Lifecycle, "_find", lambda self, visit, header: self._opener.find(visit, header))
 
 
 def without_restoring(patch: pytest.MonkeyPatch) -> None:

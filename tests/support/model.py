@@ -237,10 +237,13 @@ class ModelSession(MutableMapping[str, Any]):
     # The app's hands
 
     def _become(self, data: dict[str, Any]) -> None:
-        """Take other data, in the objects that the app may hold."""
+        """Take other data, in the objects that the app may hold; what is the same need not be written."""
         self.handles.update(self.data)
         times = Counter(map(id, containers(self.handles)))
-        self.data = {key: self._write_into(self.handles.get(key), value, times) for key, value in data.items()}
+        self.data = {
+            key: old if text(old := self.handles.get(key)) == text(new) else self._write_into(old, new, times)
+            for key, new in data.items()
+        }
 
     def _snapshot(self) -> tuple[Any, ...]:
         self.handles.update(self.data)
@@ -253,8 +256,6 @@ class ModelSession(MutableMapping[str, Any]):
 
     def _write_into(self, old: Any, new: Any, times: Counter[int]) -> Any:
         """Return ``new`` in the very object ``old``, if the session made that and it stands in one place."""
-        if old is new:
-            return old
         if type(old) is not type(new) or times[id(old)] != 1 or id(old) not in self.own:
             return self._made(new)
         if isinstance(new, list):
