@@ -179,8 +179,13 @@ class Lifecycle:
                 return True
             return not (visit.max_age_set or visit.changed()) or self._replaced(visit)
 
+        def look(visit: Visit) -> None:
+            # A try that was lost leaves nothing behind.
+            visit.restore(before)
+            self._shelf.reload(visit)
+
         try:
-            self._until_done(visit, step, look=self._shelf.reload)
+            self._until_done(visit, step, look)
         except BaseException:
             visit.restore(before)
             raise

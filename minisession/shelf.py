@@ -126,9 +126,9 @@ class Shelf:
 
     def _merge(self, visit: Visit, seen: bytes, theirs: Record) -> None:
         base = record.decode(seen)
+        lent = {*visit.lent, *visit.held}
         # Before the merge, which may put their values into ours.
-        texts = {key: text(value) for key, value in theirs.data.items() if key in visit.lent}
-        lent = [*visit.lent]
+        texts = {key: text(value) for key, value in theirs.data.items() if key in lent}
         visit.adopt(merge(base.data, dict(visit.data), theirs.data))
         visit.lent = {key: texts.get(key) for key in lent}
         if not visit.max_age_set and visit.max_age == base.max_age:

@@ -89,6 +89,7 @@ class Snapshot(NamedTuple):
     data: bytes
     held: dict[str, JSON]
     lent: dict[str, str | None]
+    own: dict[int, JSON]
     max_age: float | None
     max_age_set: bool
 
@@ -275,13 +276,23 @@ class Visit:
 
     def snapshot(self, data: bytes) -> Snapshot:
         """Return what `restore` goes back to; ``data`` is the record of now."""
-        return Snapshot(data, dict(self.held), dict(self.lent), self.max_age, self.max_age_set)
+        held, lent, own = dict(self.held), dict(self.lent), dict(self.own)
+        return Snapshot(data, held, lent, own, self.max_age, self.max_age_set)
 
     def restore(self, before: Snapshot) -> None:
-        """Be as at the snapshot, but for what became of objects that the app had assigned."""
-        self.held, self.max_age = dict(before.held), before.max_age
-        self.adopt(decode(before.data).data)
-        self.lent, self.max_age_set = dict(before.lent), before.max_age_set
+        """Be as at the snapshot, but for what became of objects that the app had assigned.
+
+        What was handed out since stays the session's own.
+        """
+        since = {key: value for key, value in list(self.held.items()) if id(value) in self.own}
+        self.held, self.own = {**since, **before.held}, {**self.own, **before.own}
+        data = decode(before.data).data
+        # Whatever has been put in two places since is back in one.
+        self.data.clear()
+        self.adopt(data)
+        new = [key for key in since if key in data and key not in before.lent]
+        self.lent = {**before.lent, **{key: text(self.data[key]) for key in new}}
+        self.max_age, self.max_age_set = before.max_age, before.max_age_set
 
     def _handles(self) -> list[JSON]:
         """Return what the app holds that is not in the data any more, as others deleted the key."""

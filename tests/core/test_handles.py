@@ -212,6 +212,30 @@ def test_a_list_that_others_deleted_and_made_again_is_the_same_one() -> None:
     assert browser.visit(lambda session: session["cart"]) == ["again", "mine"]
 
 
+@pytest.mark.parametrize(
+    "meets",
+    [
+        lambda session, cart: (session.touch(), cart.append("mine")),
+        lambda session, cart: session.transact(add("mine")),
+    ],
+    ids=["touch", "transact"],
+)
+def test_so_it_is_where_the_session_was_read_in_between(meets: Callable[[Session, list[str]], object]) -> None:
+    browser = logged_in(Site(), cart=["before"])
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        cart = session["cart"]
+        other.visit(lambda session: session.pop("cart"))
+        session.reload()
+        other.visit(put("cart", ["again"]))
+        meets(session, cart)
+
+    browser.visit(page)
+
+    assert browser.visit(lambda session: session["cart"]) == ["again", "mine"]
+
+
 def test_a_list_that_holds_itself_ends_no_merge() -> None:
     """It cannot be stored; but the error is about that."""
     browser = logged_in(Site(), cart=[])
@@ -370,6 +394,71 @@ def test_a_transaction_that_fails_leaves_the_session_as_it_was(
     browser.visit(page)
 
     assert browser.visit(data) == ({"cart": [1]} if is_new else {"k": 1, "cart": [1]})
+
+
+def test_a_list_that_a_failed_transaction_handed_out_is_the_sessions() -> None:
+    browser = logged_in(Site(), cart=["before"])
+    handed_out: list[list[str]] = []
+
+    def spoil(session: Session) -> None:
+        handed_out.append(session["cart"])
+        session["cart"].append("spoilt")
+        raise RuntimeError
+
+    def page(session: Session) -> None:
+        with pytest.raises(RuntimeError):
+            session.transact(spoil)
+        handed_out[0].append("mine")
+        assert session["cart"] is handed_out[0]
+
+    browser.visit(page)
+
+    assert browser.visit(lambda session: session["cart"]) == ["before", "mine"]
+
+
+def test_a_list_that_a_failed_transaction_put_in_two_places_is_in_one_again() -> None:
+    browser = logged_in(Site(), cart=["before"])
+    other = browser.twin()
+
+    def spoil(session: Session) -> None:
+        session["copy"] = session["cart"]
+        raise RuntimeError
+
+    def page(session: Session) -> None:
+        cart = session["cart"]
+        with pytest.raises(RuntimeError):
+            session.transact(spoil)
+        other.visit(add("theirs"))
+        session["n"] = 1
+        session.save()
+        cart.append("mine")
+
+    browser.visit(page)
+
+    assert browser.visit(data) == {"k": 1, "n": 1, "cart": ["before", "theirs", "mine"]}
+
+
+def test_a_lost_try_of_a_transaction_leaves_nothing_behind() -> None:
+    """What it assigned does not take the place of the list that the app holds."""
+    browser = logged_in(Site(), cart=["before"])
+    other = browser.twin()
+    tries: list[int] = []
+
+    def clears_at_first(session: Session) -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            session["cart"] = ["another list"]
+            other.visit(add("theirs"))
+        session["n"] = len(tries)
+
+    def page(session: Session) -> None:
+        cart = session["cart"]
+        session.transact(clears_at_first)
+        cart.append("mine")
+
+    browser.visit(page)
+
+    assert browser.visit(data) == {"k": 1, "n": 2, "cart": ["before", "theirs", "mine"]}
 
 
 # Threads
