@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ..support.pages import dead_links
 from ..support.tools import need_module
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +93,14 @@ def test_an_index_would_take_it(built: tuple[Path, Path]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout
+
+
+def test_readme_leads_somewhere_in_the_sdist_too(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """Where there is no repository around it: all pages and the picture come along."""
+    shutil.unpack_archive(built[0], tmp_path)
+    [project] = tmp_path.iterdir()
+
+    assert dead_links(project / "README.md") == []
 
 
 def test_the_version_is_in_one_place(wheel: Path) -> None:

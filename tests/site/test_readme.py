@@ -1,4 +1,4 @@
-"""README: its code runs and prints what it says, its commands work, its transcript is true."""
+"""README, and the two pages that it hands over to: its code works, its tables are whole, its transcript is true."""
 
 from __future__ import annotations
 
@@ -9,23 +9,66 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 from waitress.server import create_server
+from webtest import TestApp
 
 from demo.app import app as demo
-from minisession import Cookie, SessionMiddleware
+from minisession import Cookie, MemoryStore, SessionMiddleware, destroy_sessions_of, get_session
+from minisession.testing import log_in
 
-from ..support.pages import ROOT, blocks, dead_links, run_python, run_transcript
+from ..support.browser import SECRET
+from ..support.pages import ROOT, blocks, dead_links, run_transcript
 from ..support.tools import need_program
 
 README = ROOT / "README.md"
+OPTIONS = ROOT / "docs" / "options.md"
+DEMO = ROOT / "demo" / "README.md"
 
 
-def test_the_python_runs_and_prints_what_the_text_says() -> None:
-    """One after the other, as a reader would type it."""
-    assert blocks(README, "text")
-    run_python(README)
+def test_its_app_counts() -> None:
+    """Over https, because the cookie is Secure."""
+    [block] = blocks(README, "python")
+    names: dict[str, Any] = {}
+    exec(compile(block.text, str(README), "exec"), names)
+    browser = TestApp(names["app"], extra_environ={"wsgi.url_scheme": "https"})
+
+    assert [browser.get("/").text for _ in range(2)] == ["views: 1\n", "views: 2\n"]
+
+
+def test_each_line_of_its_table_does_what_it_says() -> None:
+    """One after the other, in one visit; `count` and `store` are the reader's."""
+    lines = re.findall(r"^\| [a-z ]+ \| `(.*?)` \|", README.read_text(), re.M)
+    store, done = MemoryStore(), []
+
+    def page(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        session = get_session(environ)
+        names = {
+            "session": session,
+            "store": store,
+            "count": lambda session: session.update(n=session.get("n", 0) + 1),
+            "destroy_sessions_of": destroy_sessions_of,
+        }
+        for line in lines:
+            exec(compile(line, str(README), "exec"), names)
+            done.append((session.user, session.cookie.original_max_age, session.get("n"), len(store)))
+        start_response("200 OK", [])
+        return [b""]
+
+    app = SessionMiddleware(page, secret=SECRET, store=store)
+    log_in(app, "ada")
+    TestApp(app).get("/")
+
+    month = 30 * 86400
+    assert done == [
+        ("ada", None, None, 1),
+        ("ada", month, None, 1),
+        ("ada", month, 1, 2),
+        ("ada", month, 1, 1),
+        (None, month, None, 0),
+    ]
 
 
 @pytest.fixture
@@ -42,19 +85,27 @@ def port() -> Iterator[int]:
 def test_the_transcript_is_what_curl_shows(port: int, tmp_path: Path) -> None:
     """Each command, in order; "…" stands for what is random."""
     need_program("curl")
-    [block] = blocks(README, "console")
+    [block] = blocks(DEMO, "console")
     transcript = block.text.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
     assert run_transcript(transcript, tmp_path) == 5
 
 
 def test_the_options_are_all_there() -> None:
     """And nothing that is not."""
-    options = {*inspect.signature(SessionMiddleware).parameters} - {"app", "clock"}
-    readme = README.read_text()
-    table = readme[readme.index("| `SessionMiddleware(app") :]
-    assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == options
-    for parameter in inspect.signature(Cookie).parameters.values():
-        assert f"{parameter.name}={parameter.default!r}".replace("'", '"') in readme
+    parameters = {**inspect.signature(SessionMiddleware).parameters, **inspect.signature(Cookie).parameters}
+    options = {*parameters} - {"app", "clock"}
+    assert sorted(re.findall(r"^\| `(\w+)` \|", OPTIONS.read_text(), re.M)) == sorted(options)
+
+
+@pytest.mark.parametrize("owner", [SessionMiddleware, Cookie])
+def test_their_defaults_are_as_the_page_has_them(owner: Any) -> None:
+    """Two are told in words."""
+    page = OPTIONS.read_text().partition(f"| `{owner.__name__}(")[2].partition("## ")[0]
+    for parameter in inspect.signature(owner).parameters.values():
+        default = "Cookie()" if isinstance(parameter.default, Cookie) else repr(parameter.default).replace("'", '"')
+        row = re.search(rf"^\| `{parameter.name}` \|.*$", page, re.M)
+        if row and parameter.name not in ("secret", "store", "genid"):
+            assert f" `{default}` |" in row[0]
 
 
 def test_what_a_read_costs_beside_others_was_measured() -> None:
@@ -75,7 +126,13 @@ def test_what_a_read_costs_beside_others_was_measured() -> None:
     assert [int(said) for said in found.groups()] == pytest.approx([share("beaker"), share("django")], abs=2.5)
 
 
-def test_it_is_short_and_its_links_lead_somewhere() -> None:
-    """Under 200 lines."""
-    assert len(README.read_text().splitlines()) < 200
-    assert dead_links(README) == []
+def test_it_is_short() -> None:
+    """What it is and why stand above the fold."""
+    lines = README.read_text().splitlines()
+    assert len(lines) < 130
+    assert lines.index("## Use it") < 45
+
+
+@pytest.mark.parametrize("page", [README, DEMO], ids=["README", "demo"])
+def test_its_links_lead_somewhere(page: Path) -> None:
+    assert dead_links(page) == []
