@@ -1,14 +1,13 @@
 """`MemoryStore`: sessions in this process, bounded, without a thread, a sweep or a pause.
 
-The records are the truth.  Each is one dict entry, written by one assignment.  Everything else is a
-hint, entered before its record is written and removed after it: `Order` knows which sessions end first,
-and those of a user.  What ends first is freed first, and evicted first.
+The records are the truth.  Each is one dict entry, so that `load` needs no lock.  `Order` leads to
+them: by when they end, and by whose they are.  What ends first is freed first, and evicted first.
 
-A call that changes something first writes down what it is about to do; what an exception interrupts (a
-signal's, a `RecursionError`, a `MemoryError`), the next call completes.
+What is to change is written down before it does.  What an exception interrupts (a signal's, a
+`RecursionError`, a `MemoryError`), the next call completes, so that nothing stays out of step.
 
-What grows is a dict of str, bytes and float, which CPython's garbage collector does not walk, and one of
-many small ones: a large one would stop all threads whenever it grows.
+What grows is a dict of str, bytes and float, which CPython's garbage collector does not walk, and
+one of many small ones: a large one stops all threads when it grows.
 """
 
 from __future__ import annotations
@@ -17,40 +16,36 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain
 from math import inf
 from typing import Any
 
+from .. import checks
 from ..errors import StoreUnavailable
 from .base import TOMBSTONE, TOMBSTONE_LIFE, Stored
 from .memory_order import Order
 
-# Hints that one call meets to free what has expired; about 0.3 ms.
-FREED_PER_CALL = 128
-# Entries of a dict, on average; one of 16,384 slots holds 10,922, and grows in 0.3 ms.
-SHARD_SIZE = 8192
-# Of the time that a session has left, so much its hint may lag: most writes need not move it.
+FREED_PER_CALL = 128  # records at most; about 0.4 ms
+SHARD_SIZE = 8192  # entries on average; a dict of that size grows in 0.3 ms
+
+# A record's key is when it ends, as its place in the order says.  It may lag behind by so much of
+# the time that is left, so that most writes need not move it.  An eviction that meets such records
+# brings so many up to date before it takes one as it is.
 LAG = 0.01
-# Lagging hints that an eviction brings up to date before it takes one as it is.
 LAGGING_PER_CALL = 32
 
-# A record is its head, its owner and its data.  The head says when it ends, when its hint says that it
-# does (of a tombstone: which rotation made it), and where the data begin.
-_HEAD = struct.Struct("=ddI")
+# A record is packed: when it ends; its key (of a tombstone: which rotation made it); after how many
+# rotations its id came up; where the data begin; its owner (of a tombstone: its heir); its data.
+_HEAD = struct.Struct("=ddQI")
 _HEAD_SIZE = _HEAD.size
-_head_of = _HEAD.unpack_from
+_head_of: Callable[[bytes], tuple[float, float, int, int]] = _HEAD.unpack_from
 
-# The key of a hint for a user's session: the user's hash, and when the session ends.
-_OWN = struct.Struct(">qd")
+# The key of a user's session among those of all users.
+_USER_KEY = struct.Struct(">qd")
 
-_Hints = tuple[tuple[Order[Any], Any], ...]
-"""Where a record is to be found by when it ends, and by whose it is."""
+_Entry = tuple[bytes, int, tuple[tuple[Order, Any], ...]]
+"""A record, the size of its data, and the orders that it is in, with its keys there."""
 
-_Step = tuple[str, bytes | None, _Hints, _Hints]
-"""An id, its record or None, and the hints that lead to it before and after."""
-
-_Change = tuple[list[_Step] | None, int, int]
-"""What is being done (None: all goes), and how many sessions and bytes there are then."""
+NOTHING: _Entry = b"", 0, ()
 
 
 class MemoryStore:
@@ -76,22 +71,21 @@ class MemoryStore:
         max_bytes: int = 256 * 1024 * 1024,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        for name, limit in (("max_sessions", max_sessions), ("max_bytes", max_bytes)):
-            if isinstance(limit, bool) or not isinstance(limit, int):
-                raise TypeError(f"{name} must be an int, not {limit!r}")
-            if limit < 1:
-                raise ValueError(f"{name} must be at least 1, not {limit!r}")
-        if not callable(clock):
-            raise TypeError(f"clock must be callable, not {clock!r}")
+        checks.count("max_sessions", max_sessions)
+        checks.count("max_bytes", max_bytes)
+        checks.function("clock", clock)
         self._max_sessions, self._max_bytes, self._clock = max_sessions, max_bytes, clock
-        self._share = max(100, max_sessions // 100)
+        self._max_of_user = max(100, max_sessions // 100)
         self._shards = max_sessions // SHARD_SIZE + 1
+        self._records: list[dict[str, bytes]] = [{} for _ in range(self._shards)]
+        self._anonymous, self._owned, self._tombstones, self._users = (Order() for _ in range(4))
+        self._live = self._bytes = self._rotations = 0
+        self._due = inf  # nothing ends before
+        self._change: tuple[list[tuple[str, _Entry, _Entry]], int, int] | None = None
         self._lock = threading.Lock()
-        self._rotations = 0
-        self._start_over()
 
     def __len__(self) -> int:
-        """Return how many sessions are held; expired ones that are not yet freed count, tombstones do not."""
+        """Return how many sessions are held; what has expired and is not yet freed counts."""
         with self._lock:
             self._complete()
             return self._live
@@ -103,39 +97,26 @@ class MemoryStore:
         now = self._clock()
         if self._due <= now or self._change is not None:
             with self._lock:
-                self._tidy(now)
+                self._free(now)
         packed = self._records[hash(id) % self._shards].get(id)
         if packed is None:
             return None
-        end, _, start = _head_of(packed)
+        end, _, _, start = _head_of(packed)
         return Stored(packed[start:], end) if end > now else None
 
     def create(self, id: str, data: bytes, expires_at: float, user: str | None = None) -> bool:
         """Store a new record, in the place of others if the store is full."""
-        with self._lock:
-            now = self._tidy(self._clock())
-            if self._find(id, now) is not None:
-                return False
-            owner = _owner(user)
-            self._make_room(id, owner, b"", data, now)
-            self._commit((id, _pack(expires_at, expires_at, owner, data)))
-            return True
+        return self._write(id, b"", data, expires_at, user)
 
-    def replace(self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None) -> bool:
+    def replace(
+        self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None
+    ) -> bool:
         """Store ``data`` if the record is still ``seen``."""
-        with self._lock:
-            now = self._tidy(self._clock())
-            if not _is_seen(self._find(id, now), seen):
-                return False
-            owner = _owner(user)
-            self._make_room(id, owner, seen, data, now)
-            hinted = _hinted(self._records[hash(id) % self._shards][id], owner, expires_at, now)
-            self._commit((id, _pack(expires_at, hinted if data else 0, owner, data)))
-            return True
+        return seen != TOMBSTONE and self._write(id, seen, data, expires_at, user)
 
     def touch(self, id: str, seen: bytes, expires_at: float, user: str | None = None) -> bool:
         """Move the expiry if the record is still ``seen``."""
-        return self.replace(id, seen, seen, expires_at, user)
+        return seen != TOMBSTONE and self._write(id, seen, seen, expires_at, user)
 
     def rotate(
         self,
@@ -148,35 +129,34 @@ class MemoryStore:
         *,
         inherits: bool,
     ) -> bool:
-        """Store ``data`` under ``new``, and a tombstone under ``old``, if that is still ``seen``."""
+        """Store ``data`` under ``new``, a tombstone under ``old``, if that is still ``seen``."""
         with self._lock:
-            now = self._tidy(self._clock())
-            if not _is_seen(self._find(old, now), seen) or self._find(new, now) is not None:
+            now = self._clock()
+            free, was = self._find(new, now), self._find(old, now)
+            if free[0] or seen == TOMBSTONE or not _holds(was, seen):
                 return False
-            owner = _owner(user)
-            self._make_room(old, owner, seen, data, now)
             self._rotations += 1
-            heir = _owner(new) if inherits else b""
-            tombstone = _pack(now + TOMBSTONE_LIFE, self._rotations, heir, TOMBSTONE)
-            self._commit((new, _pack(expires_at, expires_at, owner, data)), (old, tombstone))
+            record = self._fit(old, was, data, expires_at, user, now)
+            born, heir = _head_of(was[0])[2], _owner(new if inherits else None)
+            tombstone = _pack(now + TOMBSTONE_LIFE, self._rotations, born, heir, TOMBSTONE)
+            # The new one first: where `load` sees a tombstone, it sees the heir as well.
+            self._commit([(new, free, self._entry(record)), (old, was, self._entry(tombstone))])
             return True
 
     def heir(self, id: str) -> str | None:
         """Return the id that inherited from a tombstone, or None."""
         with self._lock:
-            packed = self._find(id, self._tidy(self._clock()))
-        if packed is None or len(packed) > _head_of(packed)[2] or len(packed) == _HEAD_SIZE:
-            return None
-        return packed[_HEAD_SIZE + 1 :].decode("utf-8", "surrogatepass")
+            packed, size, _ = self._find(id, self._clock())
+        heir = packed[_HEAD_SIZE + 1 :].decode("utf-8", "surrogatepass") if not size else ""
+        return heir or None
 
     def delete(self, id: str) -> bool:
         """Delete the record; a tombstone stays."""
         with self._lock:
-            packed = self._find(id, self._tidy(self._clock()))
-            if packed is None or len(packed) == _head_of(packed)[2]:
-                return False
-            self._commit((id, None))
-            return True
+            was = self._find(id, self._clock())
+            if was[1]:
+                self._commit([(id, was, NOTHING)])
+            return was[1] > 0
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
@@ -184,209 +164,188 @@ class MemoryStore:
     # Listing
 
     def ids(self, user: str | None = None) -> Iterator[str]:
-        """Yield the ids of sessions, of all or of one user; one that is rotated meanwhile may come by its old id."""
+        """Yield the ids of sessions; of one that is rotated meanwhile, the old or the new."""
         owner = _owner(user)
         with self._lock:
-            self._tidy(self._clock())
+            self._complete()
             rotations = self._rotations
-            own = self._of_users.between(*_span(owner)) if owner else []
+            own = self._users.between(*_span(owner)) if owner else []
         yield from (id for id in own if self._is_listed(id, owner, rotations))
-        for records in [] if owner else self._records:
+        for number in range(0 if owner else self._shards):
             with self._lock:
-                ids = list(records)
+                ids = list(self._records[number])
             yield from (id for id in ids if self._is_listed(id, owner, rotations))
 
     def purge(self) -> int:
-        """Free all that has expired, a bounded number at a time; return how many sessions."""
-        now, freed = self._clock(), 0
-        while self._due <= now or self._change is not None:
-            with self._lock:
-                self._complete()
-                freed += self._free(now)
-        return freed
+        """Free all that has expired, some at a time; return how many sessions."""
+        return self._free_all(self._clock())
 
     def clear(self) -> int:
-        """Forget every session, and every tombstone, at once; return how many sessions."""
-        with self._lock:
-            self._tidy(self._clock())
-            ended = self._live
-            parts: list[list[Any]] = [self._records, *(order.pieces for order in self._orders)]
-            self._change = None, 0, 0
-            self._complete()
-        # Freeing memory takes longer than forgetting: others get in between.
-        for part in parts:
-            while part:
-                part.pop()
-        return ended
+        """Forget all, some at a time, until nothing is left; return how many sessions."""
+        return self._free_all(inf)
+
+    def _free_all(self, moment: float) -> int:
+        freed, more = 0, True
+        while more:
+            with self._lock:
+                self._complete()
+                held = self._live
+                more = self._free(moment)
+                freed += held - self._live
+            time.sleep(0)  # so that others come in between
+        return freed
 
     def _is_listed(self, id: str, owner: bytes, rotations: int) -> bool:
-        """Return whether it is a session, the owner's if there is one, or was one so many rotations ago."""
+        """Return whether it is a session (the owner's), or was one after so many rotations."""
         packed = self._records[hash(id) % self._shards].get(id)
-        if packed is None:
-            return False
-        end, rotation, start = _head_of(packed)
-        if end <= self._clock():
+        end, buried, born, start = _head_of(packed) if packed else (-inf, 0, 0, 0)
+        if packed is None or end <= self._clock():
             return False
         if len(packed) == start:
-            return bool(rotation > rotations)
+            return born <= rotations < buried
         return not owner or _owner_of(packed) == owner
 
     # Inside, under the lock
 
-    def _start_over(self) -> None:
-        self._records: list[dict[str, bytes]] = [{} for _ in range(self._shards)]
-        self._anonymous, self._owned, self._tombstones = Order[float](), Order[float](), Order[float]()
-        self._of_users = Order[bytes]()
-        self._orders = self._anonymous, self._owned, self._tombstones, self._of_users
-        self._live = self._bytes = 0  # of what is not a tombstone
-        self._due = inf  # nothing ends before
-        self._change: _Change | None = None
+    def _write(
+        self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None
+    ) -> bool:
+        with self._lock:
+            now = self._clock()
+            was = self._find(id, now)
+            if not _holds(was, seen):
+                return False
+            new = self._fit(id, was, data, expires_at, user, now)
+            self._commit([(id, was, self._entry(new))])
+            return True
 
-    def _tidy(self, now: float) -> float:
-        """Do what every call does first: complete what was interrupted, and free a little.  Return the time."""
-        self._complete()
-        if self._due <= now:
+    def _find(self, id: str, now: float) -> _Entry:
+        """Return what is there and lives, after freeing some of what does not."""
+        if self._due <= now or self._change is not None:
             self._free(now)
-        return now
-
-    def _find(self, id: str, now: float) -> bytes | None:
-        """Return the record, if it lives."""
         packed = self._records[hash(id) % self._shards].get(id)
-        if packed is not None and _head_of(packed)[0] <= now:
-            self._commit((id, None))
-            return None
-        return packed
+        if packed is None:
+            return NOTHING
+        if _head_of(packed)[0] > now:
+            return self._entry(packed)
+        self._commit([(id, self._entry(packed), NOTHING)])
+        return NOTHING
 
-    def _free(self, now: float) -> int:
-        """Free some of what has expired; return how many sessions."""
-        held, met, due = self._live, 0, inf
+    def _entry(self, packed: bytes) -> _Entry:
+        end, key, _, start = _head_of(packed)
+        size, owner = len(packed) - start, packed[_HEAD_SIZE:start]
+        if not size:
+            return packed, 0, ((self._tombstones, end),)
+        if not owner:
+            return packed, size, ((self._anonymous, key),)
+        user_key = _USER_KEY.pack(hash(owner), key)
+        return packed, size, ((self._owned, key), (self._users, user_key))
+
+    def _free(self, now: float) -> bool:
+        """Complete what was interrupted, free what has expired; return whether more may have."""
+        self._complete()
+        met, due = 0, inf
         for order in (self._anonymous, self._owned, self._tombstones):
-            hint = order.after(-inf)
-            while hint is not None and hint[0] <= now and met < FREED_PER_CALL:
+            while (first := order.first()) and first[0] <= now and met < FREED_PER_CALL:
                 met += 1
-                if _head_of(self._records[hash(hint[1]) % self._shards][hint[1]])[0] <= now:
-                    self._commit((hint[1], None))
-                else:
-                    self._refile(hint[1])
-                hint = order.after(-inf)
-            if hint is not None:
-                due = min(due, hint[0])
+                self._meet(first[1], now)
+            if first and first[0] < due:
+                due = first[0]
         self._due = due
-        return held - self._live
+        return met == FREED_PER_CALL
 
-    def _refile(self, id: str) -> None:
-        """Bring a record's hint up to date."""
+    def _meet(self, id: str, moment: float) -> bool:
+        """Drop a record that ends by then, or when its key says; else bring its key up to date."""
         packed = self._records[hash(id) % self._shards][id]
-        end, _, start = _head_of(packed)
-        self._commit((id, _HEAD.pack(end, end, start) + packed[_HEAD_SIZE:]))
+        end, key, born, start = _head_of(packed)
+        ends = end <= moment or end == key
+        moved = b"" if ends else _HEAD.pack(end, end, born, start) + packed[_HEAD_SIZE:]
+        new = self._entry(moved) if moved else NOTHING
+        self._commit([(id, self._entry(packed), new)])
+        return ends
 
-    def _make_room(self, id: str, owner: bytes, seen: bytes, data: bytes, now: float) -> None:
-        """Evict, in the order that the class describes, until there is room for data in the place of what was seen."""
+    def _fit(
+        self, id: str, was: _Entry, data: bytes, end: float, user: str | None, now: float
+    ) -> bytes:
+        """Return a new record, after evicting others until it fits in the place of an entry."""
+        (packed, size, places), owner = was, _owner(user)
         if len(data) > self._max_bytes:
-            raise StoreUnavailable(f"a record of {len(data)} bytes is larger than max_bytes={self._max_bytes}")
-        sessions, size = self._max_sessions - (not seen), self._max_bytes + len(seen) - len(data)
-        own = self._in_turn(self._of_users, owner, id) if owner else iter(())
-        if owner and (not seen or owner != _owner_of(self._records[hash(id) % self._shards][id])):
-            while self._of_users.are_many_between(*_span(owner), self._share):
-                self._commit((next(own), None))
-        victims = chain(self._in_turn(self._anonymous, b"", id), own, self._in_turn(self._owned, b"", id))
-        while self._live > sessions or self._bytes > size:
-            if not (self._due <= now and self._free(now)):
-                self._commit((next(victims), None))
+            raise StoreUnavailable(f"{len(data)} bytes are more than max_bytes={self._max_bytes}")
+        if owner and owner != _owner_of(packed):
+            while self._users.count_between(*_span(owner)) >= self._max_of_user:
+                self._evict(self._users, *_span(owner), id)
+        sessions, room = self._max_sessions - (not packed), self._max_bytes + size - len(data)
+        while self._live > sessions or self._bytes > room:
+            if self._due <= now and self._evict(self._owned, -inf, now, id):
+                continue
+            if not (
+                self._evict(self._anonymous, -inf, inf, id)
+                or self._evict(self._users, *_span(owner), id)
+            ):
+                self._evict(self._owned, -inf, inf, id)
+        key = end
+        if packed and owner == _owner_of(packed) and 0 <= end - places[0][1] <= LAG * (end - now):
+            key = places[0][1]
+        return _pack(end, key, self._rotations, owner, data)
 
-    def _in_turn(self, order: Order[Any], owner: bytes, spared: str) -> Iterator[str]:
-        """Yield sessions, what ends first first, without one; the owner's alone if there is one."""
-        low, high = _span(owner) if owner else (-inf, inf)
-        patience = LAGGING_PER_CALL
-        hint = order.after(low)
-        while hint is not None and hint[0] <= high:
-            packed = self._records[hash(hint[1]) % self._shards][hint[1]]
-            end, hinted, _ = _head_of(packed)
-            if hint[1] == spared or (owner and _owner_of(packed) != owner):
-                pass
-            elif hinted == end or not patience:
-                yield hint[1]
-            else:
-                patience -= 1
-                self._refile(hint[1])
-            hint = order.after(*hint)
+    def _evict(self, order: Order, low: Any, high: Any, spared: str) -> bool:
+        """Drop what ends first, of what lies between two keys; return whether there was any."""
+        place, patience = order.first() if low == -inf else order.after(low), LAGGING_PER_CALL
+        while place and place[0] <= high:
+            patience -= 1
+            if place[1] != spared and self._meet(place[1], -inf if patience > 0 else inf):
+                return True
+            place = order.after(*place)
+        return False
 
-    def _commit(self, *writes: tuple[str, bytes | None]) -> None:
-        """Write records, or delete those that are None: all of them, or none."""
-        live, size, steps = self._live, self._bytes, []
-        for id, packed in writes:
-            had, was = self._describe(self._records[hash(id) % self._shards].get(id))
-            has, will = self._describe(packed)
-            live += (has > 0) - (had > 0)
-            size += has - had
-            steps.append((id, packed, was, will))
+    def _commit(self, steps: list[tuple[str, _Entry, _Entry]]) -> None:
+        """Put entries in the place of others: all of them, or none."""
+        live, size = self._live, self._bytes
+        for _, was, will in steps:
+            live += (will[1] > 0) - (was[1] > 0)
+            size += will[1] - was[1]
         self._change = steps, live, size
         self._complete()
 
     def _complete(self) -> None:
-        """Carry out the change that was committed, also for the second time."""
+        """Do what was committed, also for the second time."""
         if self._change is None:
             return
         steps, live, size = self._change
-        if steps is None:
-            self._start_over()
-            return
-        for id, packed, was, will in steps:
-            if will and will != was:
-                self._due = min(self._due, will[0][1])
-                # Each request brings a copy of its id; only the first is to be kept.
-                kept = was[0][0].kept(was[0][1], id) if was else id
-                for order, key in will:
-                    if (order, key) not in was:
-                        order.add(key, kept)
-            records = self._records[hash(id) % self._shards]
-            if packed is None:
-                records.pop(id, None)
-            else:
-                records[id] = packed
+        for id, (_, _, was), (packed, _, will) in steps:
             if was != will:
+                # Each request brings a copy of its id, and one is enough.
+                kept = was[0][0].kept(was[0][1], id) if was and will else id
                 for order, key in was:
-                    if (order, key) not in will:
-                        order.discard(key, id)
+                    order.discard(key, id)
+                for order, key in will:
+                    order.add(key, kept)
+                if will and will[0][1] < self._due:
+                    self._due = will[0][1]
+            if packed:
+                self._records[hash(id) % self._shards][id] = packed
+            else:
+                self._records[hash(id) % self._shards].pop(id, None)
         self._live, self._bytes = live, size
         self._change = None
 
-    def _describe(self, packed: bytes | None) -> tuple[int, _Hints]:
-        """Return how many bytes of data a record has, and the hints that lead to it."""
-        if packed is None:
-            return 0, ()
-        end, hinted, start = _head_of(packed)
-        if len(packed) == start:
-            return 0, ((self._tombstones, end),)
-        if start == _HEAD_SIZE:
-            return len(packed) - start, ((self._anonymous, hinted),)
-        key = _OWN.pack(hash(_owner_of(packed)), hinted)
-        return len(packed) - start, ((self._owned, hinted), (self._of_users, key))
 
-
-def _pack(end: float, hinted: float, owner: bytes, data: bytes) -> bytes:
-    return _HEAD.pack(end, hinted, _HEAD_SIZE + len(owner)) + owner + data
+def _pack(end: float, key: float, born: int, owner: bytes, data: bytes) -> bytes:
+    return _HEAD.pack(end, key, born, _HEAD_SIZE + len(owner)) + owner + data
 
 
 def _owner(name: str | None) -> bytes:
-    """Return what a record has of a user, or of an heir; nothing for None."""
+    """Return what a record has of a user, or a tombstone of an heir; nothing for None."""
     return b"" if name is None else b"@" + name.encode("utf-8", "surrogatepass")
 
 
 def _owner_of(packed: bytes) -> bytes:
-    return packed[_HEAD_SIZE : _head_of(packed)[2]]
+    return packed[_HEAD_SIZE : _head_of(packed)[3]] if packed else b""
 
 
-def _is_seen(packed: bytes | None, seen: bytes) -> bool:
-    """Return whether a record's data are what was seen; a tombstone's never are."""
-    return bool(packed and seen and len(packed) == _head_of(packed)[2] + len(seen) and packed.endswith(seen))
-
-
-def _hinted(packed: bytes, owner: bytes, end: float, now: float) -> float:
-    """Return when the hint of a record that is written again is to say that it ends."""
-    hinted = _head_of(packed)[1]
-    near = _owner_of(packed) == owner and 0 <= end - hinted <= LAG * (end - now)
-    return float(hinted) if near else end
+def _holds(entry: _Entry, data: bytes) -> bool:
+    """Return whether an entry has these data, or is nothing if there are none."""
+    return entry[1] == len(data) and entry[0].endswith(data) if data else not entry[0]
 
 
 def _span(owner: bytes) -> tuple[bytes, bytes]:

@@ -1,4 +1,4 @@
-"""`MemoryStore`: its verbs, who is evicted, and what it costs in entries, never in seconds."""
+"""`MemoryStore`: its verbs, what is evicted, and what it costs in entries and steps, never in seconds."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import gc
 import random
 import sys
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from minisession import MemoryStore
-from minisession.stores.base import TOMBSTONE, ListingStore
-from minisession.stores.memory import BUCKET_SIZE, FREED_PER_CALL, SHARD_SIZE
+from minisession import MemoryStore, StoreUnavailable
+from minisession.stores import memory_order
+from minisession.stores.base import TOMBSTONE, TOMBSTONE_LIFE, ListingStore
+from minisession.stores.memory import FREED_PER_CALL, SHARD_SIZE
 
 from ..support.browser import Clock
+from ..support.memory_store import entries, ordered, parts, sound, steps
 
 HOUR = 3600.0
 
@@ -43,7 +48,7 @@ def full(clock: Clock, *sessions: tuple[str, str | None]) -> MemoryStore:
 
 
 def victim(store: MemoryStore, user: str | None = None) -> str:
-    """Create one session too many, and tell who had to go."""
+    """Create one session too many, and return which had to go."""
     before = set(store.ids())
     assert store.create("one too many", b"data", inf, user)
     assert "one too many" in store.ids()
@@ -51,22 +56,9 @@ def victim(store: MemoryStore, user: str | None = None) -> str:
     return gone
 
 
-def entries(store: MemoryStore) -> int:
-    """Count every entry of every dict, list and heap that the store is made of."""
-    return sum(len(part) for part in parts(store))
-
-
-def parts(store: MemoryStore) -> list[Any]:
-    found: list[Any] = []
-    todo: list[Any] = [vars(store)]
-    while todo:
-        part = todo.pop()
-        if isinstance(part, dict | list):
-            found.append(part)
-            todo += part.values() if isinstance(part, dict) else part
-        elif type(part).__module__ == "minisession.stores.memory" and part is not store:
-            todo.append(vars(part))
-    return found
+def listed(store: MemoryStore, user: str | None = None) -> list[str]:
+    sound(store)
+    return sorted(store.ids(user))
 
 
 class TestVerbs:
@@ -81,7 +73,7 @@ class TestVerbs:
         assert store.load("id") == (b"first", inf)
 
     def test_only_what_was_seen_is_replaced(self, store: MemoryStore) -> None:
-        assert not store.replace("id", b"", b"new", inf)
+        assert not store.replace("id", TOMBSTONE, b"new", inf)
         store.create("id", b"old", inf)
         assert not store.replace("id", b"other", b"new", inf)
         assert store.replace("id", b"old", b"new", HOUR * 1e6)
@@ -117,6 +109,8 @@ class TestVerbs:
             ({"max_sessions": 1.5}, TypeError, "max_sessions"),
             ({"max_sessions": True}, TypeError, "max_sessions"),
             ({"max_sessions": None}, TypeError, "max_sessions"),
+            ({"max_bytes": 0}, ValueError, "max_bytes"),
+            ({"max_bytes": 1e6}, TypeError, "max_bytes"),
             ({"clock": 12.0}, TypeError, "clock"),
         ],
     )
@@ -161,8 +155,8 @@ class TestExpiry:
         assert len(store) == 0
 
     def test_a_touched_session_outlives_those_it_came_with(self, store: MemoryStore, clock: Clock) -> None:
-        """It stays in their bucket until that is due, and must not be freed with it."""
-        for n in range(BUCKET_SIZE):
+        """Its place in the order may lag behind, and must not end it."""
+        for n in range(85):
             store.create(f"{n}", b"data", clock() + HOUR)
         store.touch("7", b"data", clock() + 2 * HOUR)
         store.touch("8", b"data", inf)
@@ -203,19 +197,20 @@ class TestExpiry:
 
     def test_what_is_not_yet_freed_is_absent_all_the_same(self, clock: Clock) -> None:
         """One call frees only some of those that expire in the same second."""
-        store = full(clock, *((f"{n}", "ann") for n in range(2000)))
+        store = full(clock, *((f"{n}", "ann" if n % 40 == 0 else None) for n in range(2000)))
         clock.advance(HOUR)
         assert store.load("1999") is None
         assert not store.replace("1998", b"data", b"new", inf)
         assert not store.touch("1997", b"data", inf)
         assert not store.delete("1996")
-        assert list(store.ids()) == []
+        assert not store.rotate("1994", b"data", "new", b"new", inf, inherits=True)
+        assert list(store.ids()) == list(store.ids("ann")) == []
         assert store.create("1995", b"new", inf)
         assert len(store) > 1000
         store.purge()
         assert (list(store.ids()), list(store.ids("ann")), len(store)) == (["1995"], [], 1)
 
-    def test_a_clock_that_jumps_back_kills_nobody(self, store: MemoryStore, clock: Clock) -> None:
+    def test_a_clock_that_jumps_back_ends_no_session(self, store: MemoryStore, clock: Clock) -> None:
         store.create("a", b"data", clock() + HOUR)
         clock.advance(-24 * HOUR)
         store.create("b", b"data", clock() + HOUR)
@@ -238,43 +233,63 @@ class TestExpiry:
 
 
 class TestTombstones:
-    def test_a_tombstone_is_no_session(self, clock: Clock) -> None:
+    @pytest.fixture
+    def buried(self, clock: Clock) -> MemoryStore:
+        """A full store, in which ``a`` was replaced by ``c``."""
         store = full(clock, ("a", "ann"), ("b", None))
-        assert store.replace("a", b"data", TOMBSTONE, clock() + 15, "ann")
-        assert store.load("a") == (TOMBSTONE, clock() + 15)
-        assert (list(store.ids()), list(store.ids("ann")), len(store)) == (["b"], [], 1)
+        assert store.rotate("a", b"data", "c", b"data", clock() + HOUR, "ann", inherits=True)
+        return store
 
-    def test_a_tombstone_refuses_its_id_until_it_expires(self, store: MemoryStore, clock: Clock) -> None:
-        store.create("id", TOMBSTONE, clock() + 15)
-        clock.advance(14)
-        assert not store.create("id", b"data", inf)
-        clock.advance(1)
-        assert store.create("id", b"data", inf)
+    def test_a_tombstone_is_not_a_session(self, buried: MemoryStore, clock: Clock) -> None:
+        assert buried.load("a") == (TOMBSTONE, clock() + TOMBSTONE_LIFE)
+        assert (listed(buried), listed(buried, "ann"), len(buried)) == (["b", "c"], ["c"], 2)
 
-    def test_a_tombstone_takes_nobodys_place_and_is_not_evicted(self, clock: Clock) -> None:
-        store = full(clock, ("a", None), ("b", None))
-        assert store.create("grave", TOMBSTONE, clock() + 15)
-        store.replace("a", b"data", TOMBSTONE, clock() + 15)
-        store.create("c", b"data", inf)
-        assert sorted(store.ids()) == ["b", "c"]
+    def test_a_tombstone_refuses_its_id_until_it_expires(self, buried: MemoryStore, clock: Clock) -> None:
+        clock.advance(TOMBSTONE_LIFE - 0.001)
+        assert not buried.create("a", b"data", inf)
+        assert not buried.rotate("b", b"data", "a", b"data", inf, inherits=True)
+        clock.advance(0.001)
+        assert buried.create("a", b"data", inf)
+
+    def test_tombstones_and_heirs_take_neither_sessions_nor_bytes(self, clock: Clock) -> None:
+        store = MemoryStore(max_sessions=2, max_bytes=8, clock=clock)
+        for id in ("a", "b"):
+            store.create(id, b"data", clock() + HOUR)
+        for n in range(100):
+            assert store.rotate(f"{n - 1}" if n else "a", b"data", f"{n}", b"data", clock() + HOUR, inherits=True)
+        assert (listed(store), len(store)) == (["99", "b"], 2)
+        assert store.load("50") == (TOMBSTONE, clock() + TOMBSTONE_LIFE)
+
+    def test_a_tombstone_is_not_evicted(self, buried: MemoryStore, clock: Clock) -> None:
         for n in range(10):
-            store.create(f"{n}", b"data", inf)
-        assert (store.load("a"), store.load("grave")) == ((TOMBSTONE, clock() + 15),) * 2
+            buried.create(f"{n}", b"data", inf)
+        assert buried.load("a") == (TOMBSTONE, clock() + TOMBSTONE_LIFE)
+        assert buried.heir("a") == "c"
 
-    def test_a_tombstone_is_freed_like_a_session_but_not_counted(self, store: MemoryStore, clock: Clock) -> None:
-        store.create("a", TOMBSTONE, clock() + 15)
-        store.create("b", TOMBSTONE, clock() + HOUR)
-        clock.advance(15)
-        assert store.purge() == 0
-        assert store.create("a", b"data", inf)
-        assert store.clear() == 1
-        assert store.load("b") is None
+    def test_a_tombstone_is_freed_like_a_session_but_not_counted(self, buried: MemoryStore, clock: Clock) -> None:
+        clock.advance(TOMBSTONE_LIFE)
+        assert buried.purge() == 0
+        assert (buried.load("a"), buried.heir("a")) == (None, None)
+        buried.rotate("c", b"data", "d", b"data", inf, inherits=True)
+        assert buried.clear() == 2
+        assert buried.load("c") is None
 
-    def test_a_tombstone_that_becomes_a_session_needs_room_like_one(self, clock: Clock) -> None:
-        store = full(clock, ("a", None), ("b", None))
-        store.create("grave", TOMBSTONE, inf)
-        assert store.replace("grave", TOMBSTONE, b"data", inf)
-        assert (sorted(store.ids()), len(store)) == (["b", "grave"], 2)
+    def test_only_a_tombstone_has_an_heir_and_only_if_it_was_to_inherit(self, clock: Clock, store: MemoryStore) -> None:
+        for id in ("a", "b"):
+            store.create(id, b"data", clock() + HOUR, "ann")
+        store.rotate("a", b"data", "heir \ud800", b"data", clock() + HOUR, inherits=True)
+        store.rotate("b", b"data", "new", b"data", clock() + HOUR, inherits=False)
+        assert [store.heir(id) for id in ("a", "b", "heir \ud800", "new", "none")] == ["heir \ud800", *[None] * 4]
+        clock.advance(TOMBSTONE_LIFE)
+        assert store.heir("a") is None
+
+    def test_what_is_empty_was_never_seen(self, buried: MemoryStore) -> None:
+        for id in ("a", "b", "none"):
+            assert not buried.replace(id, TOMBSTONE, b"new", inf)
+            assert not buried.touch(id, TOMBSTONE, inf)
+            assert not buried.rotate(id, TOMBSTONE, "new", b"new", inf, inherits=True)
+        assert not buried.delete("a")
+        assert listed(buried) == ["b", "c"]
 
 
 class TestEviction:
@@ -286,11 +301,17 @@ class TestEviction:
         assert store.create("new", b"data", inf, "ann")
         assert sorted(store.ids()) == ["a", "b", "d", "new"]
 
-    def test_what_will_expire_in_a_moment_does_not_go_first(self, clock: Clock) -> None:
-        store = full(clock, ("a", None), ("b", None))
-        store.touch("b", b"data", clock() + 10)
-        clock.advance(9.999)
-        assert victim(store) == "a"
+    def test_what_has_expired_goes_before_what_has_no_user(self, clock: Clock) -> None:
+        """Also where more has expired than one call frees."""
+        store = full(clock, *((f"{n}", f"user {n}") for n in range(300)), ("a", None))
+        clock.advance(10)
+        for n in range(300):
+            store.touch(f"{n}", b"data", clock() + 10, f"user {n}")
+        clock.advance(10)
+        store._max_bytes = 4 * 302  # so that the 128 that are freed in any case are not enough
+        assert store.create("new", b"x" * 4 * 150, inf)
+        assert listed(store) == ["a", "new"] or len(store) > 2
+        assert store.load("a")
 
     def test_many_expired_sessions_make_room_for_many(self, clock: Clock) -> None:
         store = full(clock, *((f"{n}", None) for n in range(1000)))
@@ -302,47 +323,59 @@ class TestEviction:
             store.create(f"new {n}", b"data", inf)
         assert len([id for id in store.ids() if not id.startswith("new")]) == 500
 
-    def test_next_the_least_recently_used_without_a_user(self, clock: Clock) -> None:
+    def test_next_what_has_no_user_and_would_end_first(self, clock: Clock) -> None:
         store = full(clock, ("ann's", "ann"), ("a", None), ("b", None))
-        assert victim(store, "ann") == "a"
+        assert store.touch("a", b"data", clock() + 2 * HOUR)
+        assert victim(store, "ann") == "b"
 
     @pytest.mark.parametrize(
         "use",
         [
-            lambda store: store.load("a"),
-            lambda store: store.touch("a", b"data", inf),
-            lambda store: store.replace("a", b"data", b"new", inf),
+            lambda store, end: store.touch("a", b"data", end),
+            lambda store, end: store.replace("a", b"data", b"new", end),
+            lambda store, end: store.rotate("a", b"data", "a2", b"data", end, inherits=True),
         ],
     )
-    def test_to_load_touch_or_replace_is_to_use(self, clock: Clock, use: Callable[[MemoryStore], object]) -> None:
+    @pytest.mark.parametrize("longer", [1, 60, HOUR, inf])
+    def test_a_session_that_is_made_to_live_longer_ends_later(
+        self, clock: Clock, use: Callable[[MemoryStore, float], object], longer: float
+    ) -> None:
+        """However little longer: its place may lag behind, but not against one that it meets."""
         store = full(clock, ("a", None), ("b", None))
-        assert use(store)
+        assert use(store, clock() + HOUR + longer)
         assert victim(store) == "b"
 
     @pytest.mark.parametrize(
         "attempt",
         [
+            lambda store: store.load("a"),
             lambda store: store.create("a", b"data", inf),
             lambda store: store.touch("a", b"other", inf),
             lambda store: store.replace("a", b"other", b"new", inf),
+            lambda store: store.rotate("a", b"other", "new", b"new", inf, inherits=True),
             lambda store: list(store.ids()),
         ],
     )
-    def test_what_fails_and_what_lists_is_no_use(self, clock: Clock, attempt: Callable[[MemoryStore], object]) -> None:
+    def test_what_fails_and_what_reads_protects_nothing(
+        self, clock: Clock, attempt: Callable[[MemoryStore], object]
+    ) -> None:
         store = full(clock, ("a", None), ("b", None))
         attempt(store)
         assert victim(store) == "a"
 
-    def test_next_the_oldest_of_the_same_user_however_recently_used(self, clock: Clock) -> None:
+    def test_next_the_users_own_that_would_end_first(self, clock: Clock) -> None:
+        """The newest, if that is the one."""
         store = full(clock, ("bob's", "bob"), ("ann 1", "ann"), ("ann 2", "ann"))
-        store.load("ann 1")
-        assert victim(store, "ann") == "ann 1"
+        store.touch("ann 2", b"data", clock() + HOUR - 1, "ann")
+        store.touch("bob's", b"data", clock() + 1, "bob")
+        assert victim(store, "ann") == "ann 2"
+        assert store.create("ann 3", b"data", inf, "ann")
+        assert listed(store) == ["ann 3", "bob's", "one too many"]
 
-    def test_else_the_least_recently_used(self, clock: Clock) -> None:
-        sessions = (("bob's", "bob"), ("ann's", "ann"))
+    def test_else_whichever_would_end_first(self, clock: Clock) -> None:
         for user in (None, "eve"):
-            store = full(clock, *sessions)
-            store.load("bob's")
+            store = full(clock, ("bob's", "bob"), ("ann's", "ann"))
+            store.touch("ann's", b"data", clock() + 1, "ann")
             assert victim(store, user) == "ann's"
 
     def test_a_login_protects_a_session_and_a_logout_exposes_it(self, clock: Clock) -> None:
@@ -354,25 +387,32 @@ class TestEviction:
         store.create("d", b"data", inf)
         assert victim(store) == "c"
 
-    def test_the_least_recently_used_is_found_across_shards(self, clock: Clock) -> None:
-        """Each shard has an order of its own; the store's is exact, through loads and deletes too."""
+    def test_what_would_end_first_is_found_however_many_there_are(self, clock: Clock) -> None:
         rng = random.Random(2)
         size = 2 * SHARD_SIZE
         store = full(clock, *((f"{n}", None) for n in range(size)))
-        order = [f"{n}" for n in range(size)]
-        for id in rng.sample(order, size // 2):
-            store.load(id)
-            order.remove(id)
-            order.append(id)
-        for n in range(size // 2):
-            if n % 3 == 0:
-                store.delete(order.pop(rng.randrange(len(order))))
-            else:
-                store.create(f"new {n}", b"data", inf)
-                if len(order) == size:
-                    assert store._records[hash(order[0]) % store._shards].get(order.pop(0)) is None
-                order.append(f"new {n}")
-        assert sorted(store.ids()) == sorted(order)
+        ends = {f"{n}": clock() + rng.choice([HOUR, 2 * HOUR, 9 * HOUR]) * (1 + rng.random()) for n in range(size)}
+        for id in rng.sample(sorted(ends), size):
+            store.touch(id, b"data", ends[id])
+        for n, id in enumerate(sorted(ends, key=lambda id: ends[id])[: size // 2]):
+            assert store.load(id)
+            store.create(f"new {n}", b"data", inf)
+            assert store.load(id) is None
+        sound(store)
+
+    def test_a_login_in_a_full_store_keeps_what_it_logs_in(self, clock: Clock) -> None:
+        """`regenerate` gives a session another id: neither that nor the new one is in the way."""
+        store = full(clock, ("a", None), *((f"{n}", f"user {n}") for n in range(10)))
+        assert store.rotate("a", b"data", "b", b"more data", clock() + HOUR, "ann", inherits=True)
+        assert listed(store, "ann") == ["b"]
+        assert len(store) == 11
+
+    @pytest.mark.parametrize("user", [None, "ann"])
+    def test_a_rotation_evicts_nothing_for_the_number_of_sessions(self, clock: Clock, user: str | None) -> None:
+        store = full(clock, *((f"{n}", (None, "ann", "bob")[n % 3]) for n in range(9)))
+        for n in range(9):
+            assert store.rotate(f"{n}", b"data", f"new {n}", b"data", clock() + HOUR, user, inherits=n % 2 == 0)
+        assert listed(store) == [f"new {n}" for n in range(9)]
 
     def test_a_full_store_replaces_without_evicting(self, clock: Clock) -> None:
         store = full(clock, ("a", None), ("b", None))
@@ -384,36 +424,195 @@ class TestEviction:
         store = full(clock, ("a", "ann"))
         assert victim(store) == "a"
         assert len(store) == 1
+        assert store.rotate("one too many", b"data", "another", b"data", inf, "bob", inherits=True)
+        assert listed(store) == ["another"]
+
+
+class TestShare:
+    """No user holds more than a hundredth of the sessions, or 100 if that is more."""
+
+    @pytest.fixture
+    def at_share(self, clock: Clock) -> MemoryStore:
+        """With 100 of ann's sessions, of which ``0`` ends first."""
+        store = MemoryStore(max_sessions=1000, clock=clock)
+        for n in range(100):
+            store.create(f"{n}", b"data", clock() + HOUR + n, "ann")
+        store.create("other", b"data", clock() + 1, "bob")
+        store.create("anonymous", b"data", clock() + 1)
+        return store
+
+    @pytest.mark.parametrize(
+        "joins",
+        [
+            lambda store: store.create("new", b"data", inf, "ann"),
+            lambda store: store.replace("other", b"data", b"new!", inf, "ann"),
+            lambda store: store.touch("anonymous", b"data", inf, "ann"),
+            lambda store: store.rotate("anonymous", b"data", "new", b"data", inf, "ann", inherits=True),
+        ],
+    )
+    def test_one_more_takes_the_place_of_the_users_own_that_would_end_first(
+        self, at_share: MemoryStore, joins: Callable[[MemoryStore], object]
+    ) -> None:
+        at_share.touch("0", b"data", inf, "ann")
+        assert joins(at_share)
+        assert len(listed(at_share, "ann")) == 100
+        assert at_share.load("1") is None
+        assert at_share.load("0")
+
+    @pytest.mark.parametrize(
+        "stays",
+        [
+            lambda store: store.replace("0", b"data", b"new!", inf, "ann"),
+            lambda store: store.touch("0", b"data", 2e9, "ann"),
+            lambda store: store.rotate("0", b"data", "new", b"data", 2e9, "ann", inherits=True),
+            lambda store: store.create("new", b"data", inf, "bob"),
+            lambda store: store.create("new", b"data", inf),
+        ],
+    )
+    def test_what_is_the_users_already_costs_none_of_the_others(
+        self, at_share: MemoryStore, stays: Callable[[MemoryStore], object]
+    ) -> None:
+        assert stays(at_share)
+        assert len(listed(at_share, "ann")) == 100
+        assert at_share.load("other")
+        assert at_share.load("anonymous")
+
+    def test_what_has_expired_or_left_counts_no_more(self, at_share: MemoryStore, clock: Clock) -> None:
+        at_share.delete("50")
+        at_share.rotate("51", b"data", "bob's", b"data", inf, "bob", inherits=True)
+        clock.advance(HOUR + 1)  # the ends of 0 and 1
+        for n in range(4):
+            at_share.create(f"new {n}", b"data", inf, "ann")
+        assert len(listed(at_share, "ann")) == 100
+        assert at_share.load("2")
+
+    @pytest.mark.parametrize(("sessions", "share"), [(1, 100), (9_999, 100), (10_000, 100), (30_000, 300)])
+    def test_a_share_is_a_hundredth_or_a_hundred(self, clock: Clock, sessions: int, share: int) -> None:
+        store = MemoryStore(max_sessions=sessions, clock=clock)
+        store._max_sessions = 1000  # a share is what counts here
+        for n in range(share + 50):
+            store.create(f"{n}", b"data", clock() + HOUR + n % 7, "ann")
+            store.create(f"bob {n}", b"data", inf, "bob")
+        assert len(listed(store, "ann")) == len(listed(store, "bob")) == share
+
+    @pytest.mark.parametrize("lifetimes", [[HOUR], [HOUR, 9 * HOUR, 300 * HOUR]])
+    def test_a_login_costs_no_more_the_larger_the_share(self, clock: Clock, lifetimes: list[float]) -> None:
+        """So many sessions as one may have are neither looked through nor sorted at each login."""
+
+        def most_steps(sessions: int) -> int:
+            store = MemoryStore(max_sessions=sessions, clock=clock)
+            for n in range(sessions // 100 + 50):
+                clock.advance(0.1)
+                store.create(f"{n}", b"data", clock() + lifetimes[n % len(lifetimes)], "ann")
+                store.create(f"bob {n}", b"data", clock() + HOUR, f"bob {n}")
+            assert len(list(store.ids("ann"))) == sessions // 100
+            ends = [clock() + lifetimes[n % len(lifetimes)] for n in range(100)]
+            calls = [partial(store.create, f"x {n}", b"data", end, "ann") for n, end in enumerate(ends)]
+            return max(steps(store, call) for call in calls)
+
+        assert most_steps(100_000) < 1.5 * most_steps(10_000)
+
+
+class TestBytes:
+    """No more bytes of records than ``max_bytes``."""
+
+    @pytest.fixture
+    def store(self, clock: Clock) -> MemoryStore:
+        """Full to the byte, with ``a`` ending first."""
+        store = MemoryStore(max_bytes=100, clock=clock)
+        for n, id in enumerate("abcde"):
+            store.create(id, b"x" * 20, clock() + HOUR + n, "ann")
+        return store
+
+    def test_what_fits_evicts_nothing(self, store: MemoryStore, clock: Clock) -> None:
+        assert listed(store) == [*"abcde"]
+        assert store.touch("a", b"x" * 20, inf, "a user with a name that is longer than any record")
+        assert store.replace("b", b"x" * 20, b"y" * 20, inf)
+        assert store.rotate("c", b"x" * 20, "f", b"z" * 20, inf, "bob", inherits=True)
+        assert listed(store) == [*"abdef"]
+
+    @pytest.mark.parametrize(
+        ("grows", "left"),
+        [
+            (lambda store: store.create("new", b"y" * 30, inf, "eve"), ["c", "d", "e", "new"]),
+            (lambda store: store.replace("c", b"x" * 20, b"y" * 50, inf, "eve"), ["c", "d", "e"]),
+            (lambda store: store.rotate("d", b"x" * 20, "new", b"y" * 50, inf, inherits=True), ["c", "e", "new"]),
+        ],
+    )
+    def test_what_grows_makes_as_much_room_as_it_needs(
+        self, store: MemoryStore, grows: Callable[[MemoryStore], object], left: list[str]
+    ) -> None:
+        assert grows(store)
+        assert listed(store) == left
+
+    def test_no_call_evicts_what_it_writes(self, store: MemoryStore) -> None:
+        assert store.replace("a", b"x" * 20, b"y" * 90, inf, "ann")
+        assert listed(store) == ["a"]
+        assert store.rotate("a", b"y" * 90, "b", b"z" * 100, 1.0, inherits=True)
+        assert store.create("c", b"z" * 100, inf)
+        assert listed(store) == ["c"]
+
+    @pytest.mark.parametrize(
+        "grows",
+        [
+            lambda store: store.create("new", b"y" * 101, inf),
+            lambda store: store.replace("a", b"x" * 20, b"y" * 101, inf),
+            lambda store: store.rotate("a", b"x" * 20, "new", b"y" * 101, inf, inherits=True),
+        ],
+    )
+    def test_what_would_never_fit_is_refused_before_anything_is_evicted(
+        self, store: MemoryStore, grows: Callable[[MemoryStore], object]
+    ) -> None:
+        with pytest.raises(StoreUnavailable, match="max_bytes=100"):
+            grows(store)
+        assert listed(store) == [*"abcde"]
+
+    def test_what_has_expired_gives_its_bytes_back(self, store: MemoryStore, clock: Clock) -> None:
+        clock.advance(HOUR + 2)
+        assert store.create("new", b"y" * 60, inf)
+        assert listed(store) == ["d", "e", "new"]
+
+    def test_anonymous_sessions_make_room_before_those_of_users(self, store: MemoryStore, clock: Clock) -> None:
+        store.touch("e", b"x" * 20, clock() + 9 * HOUR)
+        assert store.create("new", b"y" * 30, inf)
+        assert listed(store) == [*"bcd", "new"]
 
 
 class TestListing:
-    def test_a_users_sessions_come_oldest_first(self, store: MemoryStore) -> None:
+    def test_a_users_sessions_are_listed_and_no_others(self, store: MemoryStore) -> None:
         for n in range(5):
             store.create(f"{n}", b"data", inf, "ann")
             store.create(f"bob {n}", b"data", inf, "bob")
         store.load("0")
         store.touch("1", b"data", inf, "ann")
         store.delete("3")
-        assert list(store.ids("ann")) == ["0", "1", "2", "4"]
-        assert list(store.ids("nobody")) == list(store.ids("")) == []
+        assert listed(store, "ann") == ["0", "1", "2", "4"]
+        assert listed(store, "nobody") == listed(store, "") == []
 
-    def test_a_session_that_changes_hands_moves_to_the_end_of_the_new_users(self, store: MemoryStore) -> None:
+    @pytest.mark.parametrize("user", ["", " ", "@", "\0", "\ud800", "\udfff\ud800", "é😀", "u" * 100_000])
+    def test_any_str_is_a_user(self, store: MemoryStore, user: str) -> None:
+        store.create("a", b"data", inf, user)
+        store.create("b", b"data", inf, user + "!")
+        store.create("c", b"data", inf)
+        assert store.rotate("b", b"data", "d", b"data", inf, user, inherits=True)
+        assert (listed(store, user), store.load("d")) == (["a", "d"], (b"data", inf))
+
+    def test_a_session_that_changes_hands_is_listed_with_the_new_users(self, store: MemoryStore) -> None:
         for id, user in (("a", "ann"), ("b", "ann"), ("c", "bob"), ("d", None)):
             store.create(id, b"data", inf, user)
         assert store.replace("a", b"data", b"new", inf, "bob")
         assert store.touch("d", b"data", inf, "bob")
         assert store.touch("b", b"data", inf, None)
-        assert (list(store.ids("ann")), list(store.ids("bob"))) == ([], ["c", "a", "d"])
+        assert (listed(store, "ann"), listed(store, "bob")) == ([], ["a", "c", "d"])
 
     def test_every_session_is_listed_once(self, clock: Clock) -> None:
         size = 3 * SHARD_SIZE
         store = full(clock, *((f"{n}", None) for n in range(size)))
         assert sorted(store.ids()) == sorted(f"{n}" for n in range(size))
 
-    @pytest.mark.parametrize("user", [None, "ann"])
-    def test_listing_goes_on_while_others_change(self, clock: Clock, user: str | None) -> None:
+    @pytest.mark.parametrize(("user", "size"), [(None, 3 * SHARD_SIZE), ("ann", 800)])
+    def test_listing_goes_on_while_others_change(self, clock: Clock, user: str | None, size: int) -> None:
         """What stays from beginning to end is listed exactly once, and nothing raises."""
-        size = 3 * SHARD_SIZE
         store = MemoryStore(max_sessions=10 * SHARD_SIZE, clock=clock)
         for n in range(size):
             store.create(f"{n}", b"data", inf, user)
@@ -425,6 +624,38 @@ class TestListing:
             store.create(f"new {n}", b"data", inf)
         assert len(listed) == len(set(listed))
         assert {f"{n}" for n in range(0, size, 2)} <= set(listed)
+
+    @pytest.mark.parametrize("user", [None, "ann"])
+    def test_a_session_that_is_rotated_while_it_is_listed_is_not_missed(self, clock: Clock, user: str | None) -> None:
+        """Into a part that was listed before, where it comes by its old id, or into one that comes later."""
+        store = MemoryStore(max_sessions=100 * SHARD_SIZE, clock=clock)
+        size = 300
+        for n in range(size):
+            store.create(f"{n}", b"data", inf, "ann")
+            store.create(f"{n} before", b"data", inf, "ann")
+            store.rotate(f"{n} before", b"data", f"{n} of bob", b"data", inf, "bob", inherits=True)
+        found = []
+        for turn, id in enumerate(store.ids(user)):
+            found.append(id)
+            for n in range(size if turn in (0, 1, 10, 200, 290) else 0):
+                past = [f"{n}", *(f"{n} after {t}" for t in (0, 1, 10, 200, 290) if t < turn)]
+                assert store.rotate(past[-1], b"data", f"{n} after {turn}", b"data", inf, "ann", inherits=True)
+        assert {id.split(" ")[0] for id in found if "bob" not in id} == {f"{n}" for n in range(size)}
+        assert not [id for id in found if "before" in id]
+        assert len(found) == len(set(found)) < 4 * size
+
+    @pytest.mark.parametrize("user", [None, "ann"])
+    def test_a_listing_is_bounded_however_often_others_rotate(self, clock: Clock, user: str | None) -> None:
+        """Of all the ids that a session has meanwhile, the first is listed, and the last at most."""
+        store = MemoryStore(max_sessions=100 * SHARD_SIZE, clock=clock)
+        for id in ("0", "other"):
+            store.create(id, b"data", inf, "ann")
+        listing = store.ids(user)
+        found = [next(listing)]
+        for n in range(1000):
+            assert store.rotate(f"{n}", b"data", f"{n + 1}", b"data", inf, "ann", inherits=True)
+        found += listing
+        assert {"0", "other"} <= set(found) <= {"0", "other", "1000"}
 
     def test_a_listing_shows_nobody_elses_session(self, store: MemoryStore) -> None:
         for id in ("a", "b", "c"):
@@ -456,11 +687,27 @@ class TestListing:
         empty = entries(store)
         for n in range(1000):
             store.create(f"{n}", b"data", (clock() + 10, clock() + HOUR, inf)[n % 3], (None, "ann")[n % 2])
+        store.rotate("1", b"data", "new", b"data", inf, "ann", inherits=True)
         assert store.clear() == 1000
         assert store.clear() == len(store) == len(list(store.ids())) == len(list(store.ids("ann"))) == 0
-        assert entries(store) < empty + 500
+        assert entries(store) == empty
         assert store.create("1", b"data", inf, "ann")
-        assert list(store.ids("ann")) == ["1"]
+        assert listed(store, "ann") == ["1"]
+
+    def test_clear_ends_what_is_rotated_meanwhile(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A session that takes another id as `clear` goes on does not slip through."""
+        store = MemoryStore(clock=clock)
+        ids = [f"{n}" for n in range(1000)]
+        for n, id in enumerate(ids):
+            store.create(id, b"data", clock() + HOUR + n)
+
+        def others(seconds: float) -> None:
+            if ids and store.load(id := ids.pop()):
+                assert store.rotate(id, b"data", f"{id} again", b"data", clock() + 1, inherits=True)
+
+        monkeypatch.setattr(time, "sleep", others)
+        assert store.clear() == 1000
+        assert listed(store) == []
 
 
 class TestCost:
@@ -525,7 +772,7 @@ class TestCost:
                 store.delete(f"new {n - size // 2}")
             elif flood == "regenerate":
                 store.create(f"new {n}", b"data", clock() + HOUR, "bob")
-                store.replace(f"new {n - 1}", b"data", TOMBSTONE, clock() + 15)
+                store.rotate(f"new {n}", b"data", f"newer {n}", b"data", clock() + HOUR, "bob", inherits=True)
             elif flood == "eviction":
                 store.create(f"new {n}", b"data", clock() + HOUR, (None, "bob")[n % 2])
             elif flood == "touch":
@@ -535,10 +782,56 @@ class TestCost:
         graves = 150 if flood == "regenerate" else 0
         assert entries(store) <= 2 * before + 15 * graves + 200
 
-    def test_no_dict_is_large(self, clock: Clock) -> None:
-        """A large one stops the world when it is resized; one user with all sessions must not make one."""
-        store = full(clock, *((f"{n}", "ann") for n in range(20 * SHARD_SIZE)))
+    @pytest.mark.parametrize("user", [None, "user {}", "user {}00"])
+    def test_no_part_is_large(self, clock: Clock, user: str | None) -> None:
+        """A large dict stops all threads when it is resized, and a large piece when it is sorted."""
+        store = full(clock, *((f"{n}", user and user.format(n % 1000)) for n in range(5 * SHARD_SIZE)))
         assert max(len(part) for part in parts(store) if isinstance(part, dict)) < 1.5 * SHARD_SIZE
+        sound(store)
+
+    @pytest.mark.parametrize(
+        ("call", "most"),
+        [
+            (lambda store, clock: store.create("new", b"data", clock() + HOUR), 6000),
+            (lambda store, clock: store.create("new", b"data", clock() + HOUR, "eve"), 6000),
+            (lambda store, clock: store.rotate("9", b"used", "new", b"used", clock() + HOUR, inherits=True), 250),
+            (lambda store, clock: clock.advance(9 * HOUR) or store.load("9"), 10_000),
+            (lambda store, clock: clock.advance(9 * HOUR) or store.create("new", b"data", inf), 10_000),
+            (lambda store, clock: next(store.ids()), 60),
+            (lambda store, clock: next(store.ids("ann")), 600),
+            (lambda store, clock: store.delete("9"), 250),
+        ],
+    )
+    def test_no_call_takes_more_steps_the_more_sessions_there_are(
+        self, clock: Clock, call: Callable[[MemoryStore, Clock], object], most: int
+    ) -> None:
+        """Not even after every session was used."""
+        taken = []
+        for size in (2_000, 20_000):
+            store = full(clock, *((f"{n}", "ann" if n % (size // 90) == 0 else None) for n in range(size)))
+            clock.advance(HOUR / 200)
+            for n in range(size):
+                user = "ann" if n % (size // 90) == 0 else None
+                assert store.replace(f"{n}", b"data", b"used", clock() + HOUR, user)
+            taken.append(steps(store, lambda: call(store, clock)))  # noqa: B023  # called at once
+        assert taken[1] <= 1.5 * taken[0] + 60
+        assert max(taken) <= most
+
+    @pytest.mark.parametrize("verb", [MemoryStore.purge, MemoryStore.clear])
+    def test_what_goes_through_all_sessions_lets_others_in(
+        self, clock: Clock, verb: Callable[[MemoryStore], int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = full(clock, *((f"{n}", None) for n in range(2000)))
+        clock.advance(HOUR)
+        held = [2000]
+
+        def others(seconds: float) -> None:
+            assert not store._lock.locked()
+            held.append(len(store))
+
+        monkeypatch.setattr(time, "sleep", others)
+        assert verb(store) == 2000
+        assert all(before - after <= FREED_PER_CALL for before, after in pairwise(held))
 
     @pytest.mark.skipif(
         sys.implementation.name != "cpython" or sys.version_info >= (3, 14),
@@ -559,25 +852,18 @@ class TestCost:
         held: list[bool] = []
         store: MemoryStore
 
-        class Seen(bytes):
-            def __ne__(self, other: object) -> bool:
-                held.append(store._lock.locked())
-                return bytes(self) != other
-
         def clock() -> float:
             held.append(store._lock.locked())
             return 0.0
 
         store = MemoryStore(clock=clock)
         store.create("id", b"data", 1.0, "ann")
-        store.load("id")
-        store.replace("id", Seen(b"data"), b"new", 1.0)
-        store.touch("id", Seen(b"new"), 1.0)
-        list(store.ids())
-        list(store.ids("ann"))
-        store.delete("id")
-        assert len(held) >= 7
-        assert all(held)
+        store.replace("id", b"data", b"new", 1.0)
+        store.touch("id", b"new", 1.0)
+        store.rotate("id", b"new", "new", b"new", 1.0, inherits=True)
+        store.heir("id")
+        store.delete("new")
+        assert held == [True] * 6
 
     def test_counters_stay_exact_under_eight_threads(self, clock: Clock) -> None:
         """And nothing of the store is out of step afterwards, with listings and evictions going on."""
@@ -594,6 +880,7 @@ class TestCost:
                     if store.replace(id, stored.data, b"%d" % (int(stored.data) + 1), inf, "ann"):
                         break
                 store.create(f"{thread} {n}", b"data", clock() + n % 5 - 1)
+                store.rotate(f"{thread} {n}", b"data", f"{thread} {n} again", b"more", inf, "bob", inherits=True)
                 store.delete(f"{(thread + 1) % 8} {n - 3}")
                 if n % 100 == 0:
                     assert len(list(store.ids("ann"))) == 4
@@ -615,6 +902,7 @@ class TestCost:
         assert [store.load(f"counter {n}") for n in range(4)] == [(b"1000", inf)] * 4
         store.purge()
         assert len(store) == len(list(store.ids())) <= 50
+        sound(store)
 
 
 def run(body: Callable[[int], None], thread: int, failures: list[BaseException]) -> None:
@@ -626,96 +914,123 @@ def run(body: Callable[[int], None], thread: int, failures: list[BaseException])
 
 IDS = st.sampled_from("abcdefgh")
 USERS = st.sampled_from([None, None, "ann", "bob"])
-DATA = st.sampled_from([b"1", b"2", b"1", b"2", TOMBSTONE])
-LIVES = st.sampled_from([-1.0, 0.0, 0.25, 1.0, 15.0, 15.5, 100.0, HOUR, 24 * HOUR, inf])
+DATA = st.sampled_from([b"1", b"2", b"22", b"333"])
+SEEN = st.sampled_from([b"1", b"2", b"22", b"333", TOMBSTONE])
+LIVES = st.sampled_from([-1.0, 0.0, 0.25, 1.0, 15.0, 15.125, 15.5, 100.0, HOUR, 24 * HOUR, inf])
 STEPS = st.sampled_from([0.25, 0.75, 1.0, 15.0, 60.0, HOUR, 25 * HOUR])
 
 
+class Record(NamedTuple):
+    """What a model has under an id: a session, or a tombstone with its heir."""
+
+    data: bytes
+    ends: float
+    user: str | None = None
+    heir: str | None = None
+
+
 class Model(RuleBasedStateMachine):
-    """`MemoryStore` beside the plainest thing that obeys the rules: one dict, and two lists of ids."""
+    """`MemoryStore` beside the plainest thing that obeys the rules: one dict."""
+
+    SHARE = 5
+    BYTES = 14
 
     def __init__(self) -> None:
         super().__init__()
+        memory_order.HALF_A_PIECE = 2
         self.clock = Clock()
-        self.size = 3
-        self.store = MemoryStore(max_sessions=3, clock=self.clock)
-        self.records: dict[str, tuple[bytes, float, str | None]] = {}
-        self.used: list[str] = []  # least recently first
-        self.owned: list[str] = []  # in the order in which they became their user's
+        self.records: dict[str, Record] = {}
+        self.another_size(3)
+
+    def teardown(self) -> None:
+        memory_order.HALF_A_PIECE = HALF_A_PIECE
 
     @precondition(lambda self: not self.records)
-    @rule(size=st.integers(3, 5))
+    @rule(size=st.integers(3, 8))
     def another_size(self, size: int) -> None:
         self.size = size
-        self.store = MemoryStore(max_sessions=size, clock=self.clock)
+        self.store = MemoryStore(max_sessions=size, max_bytes=self.BYTES, clock=self.clock)
+        self.store._max_of_user = self.SHARE
 
     # The model
 
     def expire(self) -> None:
-        for id in [id for id, (_, expires_at, _) in self.records.items() if expires_at <= self.clock()]:
-            self.forget(id)
+        self.records = {id: record for id, record in self.records.items() if record.ends > self.clock()}
 
-    def forget(self, id: str) -> None:
-        del self.records[id]
-        self.used = [other for other in self.used if other != id]
-        self.owned = [other for other in self.owned if other != id]
+    def sessions(self) -> dict[str, Record]:
+        return {id: record for id, record in self.records.items() if record.data}
 
-    def put(self, id: str, data: bytes, expires_at: float, user: str | None) -> None:
-        user = user if data else None
-        if self.records.get(id, (b"", 0.0, None))[2] != user or user is None:
-            self.owned = [other for other in self.owned if other != id] + [id] * (user is not None)
-        self.records[id] = data, expires_at, user
-        self.used = [other for other in self.used if other != id] + [id] * bool(data)
-        self.expire()  # it may have been stored too late
+    def of(self, user: str | None) -> list[str]:
+        return [id for id, record in self.sessions().items() if record.user == user]
 
     def make_room(self, id: str, data: bytes, user: str | None) -> None:
-        if data and len(self.used) == self.size and id not in self.used:
-            anonymous = [other for other in self.used if self.records[other][2] is None]
-            same = [other for other in self.owned if self.records[other][2] == user]
-            self.forget((anonymous or same or self.used)[0])
+        """For a record under an id, which is there already or is new."""
+        before = self.records.get(id)
+        if user is not None and (before is None or before.user != user) and len(self.of(user)) >= self.SHARE:
+            self.evict(id, self.of(user))
+        while self.is_full(id, data):
+            self.evict(id, self.of(None), self.of(user) if user is not None else [], list(self.sessions()))
 
-    def users(self, user: str) -> list[str]:
-        return [id for id in self.owned if self.records[id][2] == user]
+    def is_full(self, id: str, data: bytes) -> bool:
+        others = [record for other, record in self.sessions().items() if other != id]
+        return len(others) >= self.size or sum(len(record.data) for record in others) + len(data) > self.BYTES
+
+    def evict(self, spared: str, *groups: list[str]) -> None:
+        ids = next(ids for group in groups if (ids := [id for id in group if id != spared]))
+        del self.records[min(ids, key=lambda id: (self.records[id].ends, id))]
+
+    def put(self, id: str, record: Record) -> None:
+        self.records[id] = record
+        self.expire()  # it may have been stored too late
 
     # Both
 
     @rule(id=IDS)
     def load(self, id: str) -> None:
         assert self.store.load(id) == (self.records[id][:2] if id in self.records else None)
-        if id in self.used:
-            self.used.remove(id)
-            self.used.append(id)
+        assert self.store.heir(id) == (self.records[id].heir if id in self.records else None)
 
     @rule(id=IDS, data=DATA, life=LIVES, user=USERS)
     def create(self, id: str, data: bytes, life: float, user: str | None) -> None:
-        expires_at = self.clock() + life
-        assert self.store.create(id, data, expires_at, user) == (id not in self.records)
+        ends = self.clock() + life
+        assert self.store.create(id, data, ends, user) == (id not in self.records)
         if id not in self.records:
             self.make_room(id, data, user)
-            self.put(id, data, expires_at, user)
+            self.put(id, Record(data, ends, user))
 
-    @rule(id=IDS, seen=DATA, data=DATA, life=LIVES, user=USERS)
-    def replace(self, id: str, seen: bytes, data: bytes, life: float, user: str | None) -> None:
-        expires_at = self.clock() + life
-        same = id in self.records and self.records[id][0] == seen
-        assert self.store.replace(id, seen, data, expires_at, user) == same
+    @rule(id=IDS, seen=SEEN, data=DATA, life=LIVES, user=USERS, touch=st.booleans())
+    def replace(self, id: str, seen: bytes, data: bytes, life: float, user: str | None, touch: bool) -> None:
+        ends, data = self.clock() + life, seen if touch else data
+        same = id in self.sessions() and self.records[id].data == seen
+        done = self.store.touch(id, seen, ends, user) if touch else self.store.replace(id, seen, data, ends, user)
+        assert done == same
         if same:
             self.make_room(id, data, user)
-            self.put(id, data, expires_at, user)
+            self.put(id, Record(data, ends, user))
 
-    @rule(id=IDS, seen=DATA, life=LIVES, user=USERS)
-    def touch(self, id: str, seen: bytes, life: float, user: str | None) -> None:
-        expires_at = self.clock() + life
-        same = id in self.records and self.records[id][0] == seen
-        assert self.store.touch(id, seen, expires_at, user) == same
+    @rule(old=IDS, seen=SEEN, new=IDS, data=DATA, life=LIVES, user=USERS, inherits=st.booleans())
+    def rotate(
+        self, old: str, seen: bytes, new: str, data: bytes, life: float, user: str | None, inherits: bool
+    ) -> None:
+        ends = self.clock() + life
+        same = old in self.sessions() and self.records[old].data == seen and new not in self.records
+        assert self.store.rotate(old, seen, new, data, ends, user, inherits=inherits) == same
         if same:
-            self.put(id, seen, expires_at, user)
+            self.make_room(old, data, user)
+            self.put(old, Record(TOMBSTONE, self.clock() + TOMBSTONE_LIFE, None, new if inherits else None))
+            self.put(new, Record(data, ends, user))
+
+    @rule(id=IDS, data=st.just(b"x" * (BYTES + 1)))
+    def refuse(self, id: str, data: bytes) -> None:
+        if id not in self.records:
+            with pytest.raises(StoreUnavailable):
+                self.store.create(id, data, inf)
 
     @rule(id=IDS)
     def delete(self, id: str) -> None:
-        assert self.store.delete(id) == (id in self.records)
-        if id in self.records:
-            self.forget(id)
+        assert self.store.delete(id) == (id in self.sessions())
+        if id in self.sessions():
+            del self.records[id]
 
     @rule(seconds=STEPS)
     def time_passes(self, seconds: float) -> None:
@@ -724,31 +1039,71 @@ class Model(RuleBasedStateMachine):
 
     @rule(seconds=STEPS)
     def the_clock_jumps_back(self, seconds: float) -> None:
-        self.store.purge()  # whether what had expired lives again is nobody's promise
+        self.store.purge()  # no promise says whether what had expired lives again
         self.clock.advance(-seconds)
 
     @rule()
     def purge(self) -> None:
         held = len(self.store)
-        assert self.store.purge() == held - len(self.used)
+        assert self.store.purge() == held - len(self.sessions())
 
     @rule()
     def clear(self) -> None:
         self.store.purge()
-        assert self.store.clear() == len(self.used)
-        for id in list(self.records):
-            self.forget(id)
+        assert self.store.clear() == len(self.sessions())
+        self.records.clear()
 
     @invariant()
     def both_list_the_same(self) -> None:
-        assert sorted(self.store.ids()) == sorted(self.used)
-        assert list(self.store.ids("ann")) == self.users("ann")
-        assert list(self.store.ids("bob")) == self.users("bob")
+        assert sorted(self.store.ids()) == sorted(self.sessions())
+        assert sorted(self.store.ids("ann")) == sorted(self.of("ann"))
+        assert sorted(self.store.ids("bob")) == sorted(self.of("bob"))
 
     @invariant()
-    def it_is_never_more_than_full(self) -> None:
-        assert len(self.used) <= len(self.store) <= self.size
+    def it_is_sound_and_never_more_than_full(self) -> None:
+        sound(self.store)
+        assert len(self.sessions()) <= len(self.store) <= self.size
 
+
+HALF_A_PIECE = memory_order.HALF_A_PIECE
 
 TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+class TestOrder:
+    """`Order` beside a sorted list."""
+
+    @given(
+        st.lists(st.tuples(st.booleans(), st.integers(0, 20).map(float), st.sampled_from("abcdefghijklmnop"))),
+        st.integers(1, 4),
+    )
+    def test_an_order_is_a_sorted_list(self, changes: list[tuple[bool, float, str]], half: int) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(memory_order, "HALF_A_PIECE", half)
+            order, pairs = memory_order.Order(), list[tuple[float, str]]()
+            for adds, key, id in changes:
+                if adds and id not in [other for _, other in pairs]:
+                    order.add(key, id)
+                    pairs = sorted([*pairs, (key, id)])
+                elif not adds:
+                    order.discard(key, id)
+                    pairs = [pair for pair in pairs if pair != (key, id)]
+                assert order.first() == next(iter(pairs), None)
+                assert order.after(key, id) == next((pair for pair in pairs if pair > (key, id)), None)
+                assert sorted(order.between(4.5, 9.5)) == sorted(id for key, id in pairs if 4.5 < key < 9.5)
+                number = len([key for key, _ in pairs if 4.5 < key < 9.5])
+                assert order.count_between(4.5, 9.5) == number or number <= 2 * half
+                ordered(order)
+
+    @given(st.lists(st.tuples(st.floats(allow_nan=False), st.text(min_size=1))))
+    def test_any_key_and_any_id_has_its_place(self, pairs: list[tuple[float, str]]) -> None:
+        order = memory_order.Order()
+        there = {id: key for key, id in pairs}
+        for id, key in there.items():
+            order.add(key, id)
+        for key, id in sorted((key, id) for id, key in there.items()):
+            assert order.first() == (key, id)
+            order.discard(key, id)
+        assert order.first() is None
+        assert order.pieces == []
