@@ -41,6 +41,10 @@ class Journal:
         self.bounded = Limited(log)
         self._said: set[str] = set()
 
+    def is_full(self) -> bool:
+        """Return whether anything that is told in full is logged."""
+        return log.isEnabledFor(logging.DEBUG)
+
     def full(self, message: str, id: str, *args: object) -> None:
         """Log, at DEBUG, a line that begins with a session."""
         if log.isEnabledFor(logging.DEBUG):

@@ -210,6 +210,9 @@ class Lifecycle:
         Raises:
             StoreUnavailable, SessionConflict, SessionTooLarge, TypeError: nothing more was stored.
         """
+        # Most requests end here, unless the log is to say why.
+        if plan.is_settled(visit, self.options, self._now()) and not self.journal.is_full():
+            return None
         was_new = visit.standing is NEW
         try:
             if visit.standing is not DESTROYED:

@@ -36,7 +36,8 @@ class Opener:
         """Load the first of the verified cookies that the store knows."""
         asked: list[str] = []
         for text in self._read(visit, header):
-            verified = self._verify(text)
+            recalled = len(text) <= LONGEST_REMEMBERED
+            verified = self._recall(text) if recalled else self._verified(text)
             if verified is None:
                 self._journal.bounded(
                     logging.DEBUG, "cookie ignored: its signature does not verify"
@@ -75,10 +76,6 @@ class Opener:
                 name,
             )
         return values
-
-    def _verify(self, text: str) -> tuple[str, bool] | None:
-        recalled = len(text) <= LONGEST_REMEMBERED
-        return self._recall(text) if recalled else self._verified(text)
 
     def _verified(self, text: str) -> tuple[str, bool] | None:
         """Return what `Signer.verify` does of a cookie as the browser sent it."""
