@@ -51,27 +51,36 @@ class PatientSocket:
     """A socket that waits no longer than the call under way may."""
 
     def __init__(self, sock: Any) -> None:
-        self._sock, self._timeout = sock, sock.gettimeout()
+        self._sock = sock
+        self._timeout: float | None = sock.gettimeout()
 
     def settimeout(self, timeout: float | None) -> None:
         """Limit each wait, as a socket does; 0 is not to wait."""
         self._timeout = timeout
         self._sock.settimeout(timeout)
 
-    def recv(self, size: int) -> Any:
+    def gettimeout(self) -> float | None:
+        """Return the limit of each wait."""
+        return self._timeout
+
+    def setblocking(self, flag: bool) -> None:
+        """Wait without a limit, or not at all."""
+        self.settimeout(None if flag else 0.0)
+
+    def recv(self, *arguments: Any) -> Any:
         """Receive, as a socket does."""
         self._limit()
-        return self._sock.recv(size)
+        return self._sock.recv(*arguments)
 
-    def recv_into(self, buffer: Any) -> Any:
+    def recv_into(self, *arguments: Any) -> Any:
         """Receive, as a socket does: hiredis' way."""
         self._limit()
-        return self._sock.recv_into(buffer)
+        return self._sock.recv_into(*arguments)
 
-    def sendall(self, data: Any) -> None:
+    def sendall(self, *arguments: Any) -> None:
         """Send, as a socket does."""
         self._limit()
-        self._sock.sendall(data)
+        self._sock.sendall(*arguments)
 
     def _limit(self) -> None:
         if self._timeout != 0:

@@ -22,7 +22,7 @@ from minisession.testing import StoreContract
 from ..support.browser import Clock
 from ..support.redis_masters import Cluster, home_of, redis_masters, slot_of, valkey_server
 from ..support.redis_server import RedisServer, redis_server
-from ..support.site import Site
+from ..support.site import Site, put
 
 from minisession.stores.redis import RedisStore  # isort: skip  # after redis_server, which skips without redis-py
 
@@ -219,7 +219,7 @@ def test_nothing_is_lost_and_nothing_revived_while_slots_move(
                 found = browser.visit(lambda session: (session.user, session.get("n", 0)))
                 if found != (name, number - 1):
                     wrong.append(f"{name}: {found} instead of {number - 1}")
-                browser.visit(lambda session, number=number: session.update(n=number))
+                browser.visit(put("n", number))
             told["requests"] += 1
 
     slots = range(0, 5460, 60)

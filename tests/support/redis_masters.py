@@ -52,6 +52,9 @@ class Cluster:
         info = node.client.execute_command("CLUSTER INFO")
         return (info["cluster_state"], info["cluster_known_nodes"], info["cluster_slots_ok"]) == ("ok", "3", str(SLOTS))
 
+    def epoch(self, node: RedisServer) -> int:
+        return int(node.client.execute_command("CLUSTER INFO")["cluster_my_epoch"])
+
     def open(self, slot: int, source: int, target: int) -> None:
         """Begin to move a slot: what is there stays there, what is new goes to the target."""
         self.nodes[target].client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", self.names[source])
@@ -73,7 +76,9 @@ class Cluster:
     def give(self, slot: int, number: int) -> None:
         """Make this node the slot's, whatever a message that is on its way says of another."""
         self.nodes[number].client.execute_command("CLUSTER SETSLOT", slot, "NODE", self.names[number])
-        self.nodes[number].client.execute_command("CLUSTER BUMPEPOCH")
+        others = [node for node in self.nodes if node is not self.nodes[number]]
+        while self.epoch(self.nodes[number]) <= max(map(self.epoch, others)):
+            self.nodes[number].client.execute_command("CLUSTER BUMPEPOCH")
         for node in self.nodes:
             node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", self.names[number])
 

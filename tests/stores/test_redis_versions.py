@@ -1,0 +1,52 @@
+"""`RedisStore` with the oldest redis-py that `pyproject.toml` names, with the newest, and with hiredis' parser.
+
+Each is installed into a folder of its own, and the tests of the contract, of links and of faults run with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ..support.tools import missing
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+WHAT = ("TestByURL", "TestByClient", "TestContract", "test_redis_link")
+"""Of test_redis_store, test_redis_cluster and test_redis_link: the contract, and all that touches redis-py."""
+
+
+def oldest() -> str:
+    found = re.search(r'^redis = \["redis>=([0-9.]+)"\]$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert found is not None
+    return f"redis=={found[1]}"
+
+
+@pytest.mark.parametrize("package", [oldest(), "redis", "redis[hiredis]"])
+def test_with_this_redis_py_the_contract_is_kept_on_one_node_and_on_a_cluster(
+    package: str, tmp_path: Path, count: Callable[[str], None]
+) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(tmp_path)]
+    installed = subprocess.run([*pip, package], capture_output=True, text=True, check=False)
+    if installed.returncode != 0:
+        missing(f"pip cannot install {package}: {installed.stderr[-200:]}")
+    tests = [str(HERE / f"test_redis_{name}.py") for name in ("store", "cluster", "link")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore::DeprecationWarning"]
+    ran = subprocess.run(
+        [*command, "-k", " or ".join(WHAT), *tests],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    version = next(path.name for path in tmp_path.glob("redis-*.dist-info"))
+    count(f"{package}, {version.removesuffix('.dist-info')}: {ran.stdout.strip().splitlines()[-1]}")
+    assert ran.returncode == 0, ran.stdout
