@@ -37,7 +37,13 @@ STARTING = {
         "cluster",
         "redis_server",
     ),
-    "tools": ("express/*.py", "site/test_bench*.py", "site/test_package.py", "site/test_typing.py"),
+    "tools": (
+        "express/*.py",
+        "site/test_bench*.py",
+        "site/test_package.py",
+        "site/test_typing.py",
+        "stores/test_redis_[ev]*.py",
+    ),
     "long": ("core/test_interleavings*.py", "stores/test_sqlite_store*::test_Q*"),
 }
 

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ..support.tools import missing
+from ..support.tools import missing, need_module
+
+need_module("redis")  # the tests that are run need it, whichever it is
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
