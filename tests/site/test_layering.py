@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "stores.urls": {"stores.base", "stores.memory", "stores.sqlite", "stores.redis"},
     "visit": {"merge", "wire.attributes", "wire.record", "wire.values"},
     "options": {"checks", "wire", "wire.attributes", "wire.record"},
-    "plan": {"options", "visit"},
+    "plan": {"expiry", "options", "visit"},
     "journal": {"limited"},
     "ending": {"errors", "journal", "stores.base"},
     "shelf": {
