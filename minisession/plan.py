@@ -50,7 +50,8 @@ class Send(enum.Enum):
 def store(visit: Visit, options: Options, *, asked: bool) -> Step:
     """Return what to do with a session that is new or live; ``asked``: by `save`."""
     if visit.standing is NEW:
-        return CREATE if asked or is_wanted(visit, options) else NOTHING
+        wanted = asked or options.save_uninitialized or is_something(visit)
+        return CREATE if wanted else NOTHING
     if visit.max_age_set or (visit.lent and visit.changed()):
         return REPLACE
     if visit.rewrite or (options.resave and not visit.stored):
@@ -61,9 +62,9 @@ def store(visit: Visit, options: Options, *, asked: bool) -> Step:
     return TOUCH_FOR_COOKIE if owed else TOUCH_IF_DUE
 
 
-def is_wanted(visit: Visit, options: Options) -> bool:
-    """Return whether a new session is to be stored, empty or not."""
-    return bool(visit.data or visit.user is not None or visit.known or options.save_uninitialized)
+def is_something(visit: Visit) -> bool:
+    """Return whether a new session is more than the empty one that each visitor has."""
+    return bool(visit.data or visit.user is not None or visit.known)
 
 
 def is_settled(visit: Visit, options: Options, now: float) -> bool:
@@ -85,8 +86,8 @@ def is_pending(visit: Visit) -> bool:
     """Return whether there is something to store that has not been."""
     if visit.standing is DESTROYED:
         return False
-    if visit.standing is NEW and visit.renewed:
-        return True
+    if visit.standing is NEW:
+        return is_something(visit)
     live = visit.standing is LIVE
     return (live and visit.max_age_set) or bool(visit.lent and visit.changed())
 

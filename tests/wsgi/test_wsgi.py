@@ -617,12 +617,16 @@ def test_W8_a_new_session_whose_response_never_started_is_not_stored(caplog: pyt
         pytest.param(lambda session: (remember(session), session.destroy())),
         lambda session: (session.update(n=1), session.destroy()),
         lambda session: (session.update(n=1), session.clear()),
+        lambda session: session.regenerate(),
     ],
-    ids=["max_age of a new session", "max_age, destroyed", "changed, destroyed", "set and cleared"],
+    ids=["max_age of a new session", "max_age, destroyed", "changed, destroyed", "set and cleared", "a new id for none"],
 )
-def test_W8_nothing_is_reported_lost_that_nobody_wanted_kept(work: Work, caplog: pytest.LogCaptureFixture) -> None:
+@every_shape
+def test_W8_nothing_is_reported_lost_that_nobody_wanted_kept(
+    shape: Callable[[Work], WSGIApplication], work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
     """An error in the log that is none teaches operators to ignore the others."""
-    Exchange(linted(as_list(work))).run()
+    Exchange(linted(shape(work))).run()
     assert caplog.text == ""
 
 
