@@ -131,7 +131,7 @@ class Shelf:
         texts = {key: text(value) for key, value in theirs.data.items() if key in lent}
         visit.adopt(merge(base.data, dict(visit.data), theirs.data))
         visit.lent = {key: texts.get(key) for key in lent}
-        if not visit.max_age_set and visit.max_age == base.max_age:
+        if not visit.max_age_set:
             visit.max_age = theirs.max_age
 
     def _take_created(self, visit: Visit, created: float | None) -> None:

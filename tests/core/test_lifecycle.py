@@ -435,6 +435,22 @@ def test_the_lifetime_merges_like_a_key() -> None:
     assert browser.visit(lambda s: (s["k"], s.cookie.original_max_age)) == (2, 3600)
 
 
+def test_a_lifetime_that_the_record_has_rounded_merges_as_any_other() -> None:
+    """Records hold milliseconds."""
+    browser = logged_in(Site())
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        session.cookie.max_age = 100 / 3
+        session.save()
+        other.visit(lambda session: setattr(session.cookie, "max_age", 3600))
+        session["k"] = 2
+
+    browser.visit(page)
+
+    assert browser.visit(lambda s: (s["k"], s.cookie.original_max_age)) == (2, 3600)
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_remember_me_is_kept_by_a_login_that_is_overtaken(first: bool) -> None:
     """Set before the new id or after it, and the other request changes a key."""
