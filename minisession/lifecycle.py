@@ -85,10 +85,19 @@ class Lifecycle:
 
         Raises: what `commit_late` does.
         """
-        if visit.standing is LIVE and not (visit.lent and visit.changed()):
-            self._touch_if_due(visit)
-        else:
+        if visit.standing is not LIVE or (visit.lent and visit.changed()):
             self.commit_late(visit)
+            return
+        # Nothing of the caller's can be lost.
+        try:
+            if visit.rewrite:
+                self._rewrite(visit)
+            else:
+                self._touch_if_due(visit)
+        except SessionGone:
+            pass
+        except (StoreUnavailable, SessionConflict) as error:
+            self._voice.untouched(visit, error)
 
     def _find(self, visit: Visit, header: object) -> None:
         """Find it, and touch it where a slow request might outlast what is left of its lifetime."""

@@ -105,6 +105,47 @@ def test_reading_a_session_that_ended_meanwhile_is_none() -> None:
         assert session["k"] == 1
 
 
+def test_reading_a_session_whose_time_has_come_meanwhile_is_none() -> None:
+    site = Site(absolute_timeout=100)
+    browser = logged_in(site)
+
+    with site.app.session_from(header(browser)) as session:
+        site.clock.advance(100)
+        assert session["k"] == 1
+
+
+def from_express(site: Site, browser: Visitor) -> None:
+    """Take out of the record what express-session does not write."""
+    stored = site.store.store.load(browser.id)
+    record = json.loads(stored.data)
+    del record["minisession"]
+    site.store.store.replace(browser.id, stored.data, json.dumps(record).encode(), stored.expires_at)
+
+
+def test_the_absolute_timeout_of_a_session_from_express_begins_with_the_first_block() -> None:
+    """Or it never ends where it is used in blocks alone."""
+    site = Site(absolute_timeout=100, idle_timeout=80)
+    browser = logged_in(site)
+    from_express(site, browser)
+
+    for _ in range(2):
+        with site.app.session_from(header(browser)) as session:
+            assert session["k"] == 1
+        site.clock.advance(60)
+
+    with pytest.raises(SessionGone), site.app.session_from(header(browser)):
+        pytest.fail("entered")
+
+
+def test_a_store_that_fails_then_is_none() -> None:
+    """Nothing of the block's is lost."""
+    site, down, browser = site_with(absolute_timeout=100)
+    from_express(site, browser)
+    down.verbs = {"replace"}
+    with site.app.session_from(header(browser)) as session:
+        assert session["k"] == 1
+
+
 def test_a_store_that_fails_is_an_error() -> None:
     site, down, browser = site_with("replace")
     with pytest.raises(StoreUnavailable), site.app.session_from(header(browser)) as session:
