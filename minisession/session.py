@@ -257,7 +257,10 @@ class Session(MutableMapping[str, JSON]):
             SessionConflict: others won every one of about 32 tries.
             Exception: what ``fn`` raised; the session is then as it was.
         """
-        visit = self._exchange.writable()
+        visit = self._exchange.look()
+        # What has ended is SessionGone to every verb.
+        if visit.standing in (NEW, LIVE):
+            self._exchange.writable()
         return self._exchange.lifecycle.transact(visit, lambda: fn(self))
 
     def __repr__(self) -> str:
