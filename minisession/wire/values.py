@@ -40,7 +40,8 @@ def text(value: Any) -> str:
         return '"' + value
     if type(value) is int:
         return int.__repr__(value)
-    return encode(value)
+    # Of a subclass, what JSON keeps: an enum's value, and markup as it is.
+    return '"' + str.__str__(value) if isinstance(value, str) else encode(value)
 
 
 def canonical(value: Any) -> str:

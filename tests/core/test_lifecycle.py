@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from datetime import datetime, timedelta, timezone
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -166,6 +167,22 @@ def test_a_new_session_with_data_is_created_and_sent() -> None:
     assert len(browser.id) == 32
     assert headers(browser) == {"Vary": "Cookie", "Cache-Control": "no-store"}
     assert browser.visit(data) == {"k": 1}
+
+
+class Color(str, Enum):
+    TEAL = "teal"
+
+
+def test_text_of_a_subclass_is_the_text_that_it_is_stored_as() -> None:
+    """Assigned where it is already, or compared after it was saved, it is no change."""
+    site = Site()
+    browser = logged_in(site, color="teal")
+
+    browser.visit(put("color", Color.TEAL))
+    assert site.store.verbs == ["load"]
+
+    browser.visit(lambda session: (session.update(color=Color.TEAL, n=1), session.save()))
+    assert site.store.verbs == ["load", "replace"]
 
 
 def test_resave_stores_even_what_did_not_change() -> None:
