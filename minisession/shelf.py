@@ -125,6 +125,8 @@ class Shelf:
         return stored
 
     def _merge(self, visit: Visit, seen: bytes, theirs: Record) -> None:
+        # What is not fit cannot be compared.
+        visit.check()
         base = record.decode(seen)
         lent = {*visit.lent, *visit.held}
         # Before the merge, which may put their values into ours.

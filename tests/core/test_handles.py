@@ -250,6 +250,23 @@ def test_a_list_that_holds_itself_ends_no_merge() -> None:
     browser.visit(page)
 
 
+def test_a_list_that_is_not_fit_is_named_by_every_merge() -> None:
+    browser = logged_in(Site(), cart=[])
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        session["cart"].append({1, 2})
+        other.visit(put("n", 1))
+        for verb in (Session.touch, Session.save, lambda session: session.transact(len)):
+            with pytest.raises(TypeError, match="cart.*set"):
+                verb(session)
+        session["cart"].clear()
+
+    browser.visit(page)
+
+    assert browser.visit(data) == {"k": 1, "n": 1, "cart": []}
+
+
 @pytest.mark.parametrize("merges", [saves, reloads, counts, counts_later])
 def test_an_object_that_the_app_assigned_stays_the_sessions_while_no_one_else_changes_it(
     merges: Callable[..., None],
