@@ -37,7 +37,8 @@ class Shelf:
         stored = self.store.load(id)
         found = self.read(visit, id, stored)
         if stored is None or found is None:
-            if stored is not None and stored.data == TOMBSTONE:
+            # Of several that have ended, the first counts, as of those that live.
+            if stored is not None and stored.data == TOMBSTONE and not visit.known:
                 visit.id, visit.known = id, True
             return False
         visit.live(id, *stored)

@@ -162,6 +162,17 @@ def test_a_late_request_that_keeps_ends_nothing_and_keeps_nothing(late: Late, ho
     assert late.heir.visit(user) == "ada"
 
 
+def test_of_two_old_ids_the_first_counts(late: Late) -> None:
+    """As it does of two that live."""
+    second = logged_in(late.site)
+    pairs = f"connect.sid={late.cookie}; connect.sid={second.cookie}"
+    second.visit(sudo)
+
+    late.get("/", headers={"Cookie": pairs}, extra_environ={"test.page": destroy, "test.results": []})
+
+    assert (late.heir.visit(user), late.heir.visit(data), second.visit(data)) == (None, {}, {"k": 1})
+
+
 def test_after_15_seconds_nothing_leads_to_the_heir(late: Late) -> None:
     late.site.clock.advance(TOMBSTONE_LIFE)
     late.visit(destroy)
