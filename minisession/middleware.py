@@ -131,10 +131,13 @@ class SessionMiddleware:
         """Serve one request (PEP 3333)."""
         outer = environ.get(self._mark)
         if outer is not None and outer.phase != "closed":
-            self._lifecycle.journal.once(
-                f"a second SessionMiddleware named {self._lifecycle.options.name!r} is inside another,"
-                " and its store, secret and timeouts count for nothing: take one away, or rename it"
-            )
+            # An app may also call itself, through the same one.
+            if outer.lifecycle is not self._lifecycle:
+                self._lifecycle.journal.once(
+                    f"a second SessionMiddleware named {self._lifecycle.options.name!r} is inside"
+                    " another, and its store, secret and timeouts count for nothing: take one away,"
+                    " or rename it"
+                )
             return self.app(environ, start_response)
         exchange = Exchange(self._lifecycle, environ)
         environ[KEY], environ[self._mark] = Session(exchange), exchange

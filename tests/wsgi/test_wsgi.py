@@ -969,6 +969,22 @@ def test_W23_a_second_middleware_of_the_same_name_steps_aside(shape: Callable[[W
     assert stored(outer, exchange.cookie) == {"n": 1}
 
 
+def test_W23_an_app_that_calls_itself_through_its_middleware_is_warned_of_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its store and secret are the same, and the inner page has the outer one's session."""
+    store = MemoryStore()
+
+    def app(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/inner":
+            return as_list(put(n=1))(environ, start_response)
+        return serve({**environ, "PATH_INFO": "/inner"}, start_response)
+
+    serve = bare(app, store=store)
+    exchange = Exchange(serve, PATH_INFO="/").run()
+    assert (stored(store, exchange.cookie), caplog.records) == ({"n": 1}, [])
+
+
 def test_W23_an_environ_used_again_starts_a_session_of_its_own() -> None:
     """Error-document middlewares serve a second page from one environ, when the first is through."""
     store = MemoryStore()
