@@ -54,7 +54,7 @@ def store(visit: Visit, options: Options, *, asked: bool) -> Step:
         return CREATE if wanted else NOTHING
     if visit.max_age_set or (visit.lent and visit.changed()):
         return REPLACE
-    if visit.rewrite or (options.resave and not visit.stored):
+    if visit.rewrite or (options.resave and not visit.saved):
         return REWRITE
     if asked:
         return TOUCH

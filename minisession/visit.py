@@ -122,7 +122,9 @@ class Visit:
     rewrite = False
     # Why the browser is owed a cookie, once this request has stored or touched the session.
     send = ""
+    # This request has stored or touched it; has stored it.
     stored = False
+    saved = False
     # A touch as a courtesy was refused or failed, and is not tried again for what was seen.
     untouchable = False
     transacting = False
@@ -225,7 +227,7 @@ class Visit:
     def settle(self, data: bytes, expires_at: float) -> None:
         """Take what was just stored for what was seen."""
         self.live(self.id, data, expires_at)
-        self.stored, self.old = True, None
+        self.stored, self.saved, self.old = True, True, None
         self.max_age_set = self.rewrite = False
         # Not emptied: another thread may have changed a key since the record was written.
         for key in [*self.lent, *self.held]:

@@ -195,6 +195,12 @@ def test_resave_stores_even_what_did_not_change() -> None:
     assert site.store.verbs == ["load", "replace"]
     assert browser.set_cookie is None
 
+    browser.visit(lambda session: session.touch())
+    assert site.store.verbs == ["load", "touch", "replace"]
+
+    browser.visit(lambda session: session.save())
+    assert site.store.verbs == ["load", "replace"]
+
 
 def test_regenerate_puts_the_new_id_in_the_place_of_the_old_one() -> None:
     """Even if it is empty; in one step, so that no crash logs anyone out or leaves two."""
