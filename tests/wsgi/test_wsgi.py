@@ -619,7 +619,13 @@ def test_W8_a_new_session_whose_response_never_started_is_not_stored(caplog: pyt
         lambda session: (session.update(n=1), session.clear()),
         lambda session: session.regenerate(),
     ],
-    ids=["max_age of a new session", "max_age, destroyed", "changed, destroyed", "set and cleared", "a new id for none"],
+    ids=[
+        "max_age of a new session",
+        "max_age, destroyed",
+        "changed, destroyed",
+        "set and cleared",
+        "a new id for none",
+    ],
 )
 @every_shape
 def test_W8_nothing_is_reported_lost_that_nobody_wanted_kept(
