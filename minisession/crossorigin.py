@@ -5,12 +5,11 @@ The decisions are those of Go 1.25's ``http.CrossOriginProtection``: no token, n
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .limited import Limited
+from .journal import Journal
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
@@ -62,7 +61,7 @@ class CrossOriginProtection:
         self.app = app
         self._trusted = frozenset(map(_origin, _texts("trusted_origins", trusted_origins)))
         self._exempt = frozenset(map(_path, _texts("exempt", exempt)))
-        self._tell = Limited(logging.getLogger("minisession"))
+        self._journal = Journal()
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""
@@ -72,8 +71,7 @@ class CrossOriginProtection:
             or self._is_excepted(environ)
         ):
             return self.app(environ, start_response)
-        self._tell(
-            logging.INFO,
+        self._journal.info(
             "403 for a cross-origin request: Sec-Fetch-Site %.80a, Origin %.80a, Host %.80a",
             *map(environ.get, ("HTTP_SEC_FETCH_SITE", "HTTP_ORIGIN", "HTTP_HOST")),
         )  # fmt: skip

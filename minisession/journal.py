@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-
-from .limited import Limited
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
 
 log = logging.getLogger("minisession")
+
+BURST = 3
+"""Bounded lines of a kind at once."""
+
+EVERY = 60.0
+"""Seconds after which one more is allowed."""
 
 
 def handle_of(id: str) -> str:
@@ -34,12 +42,22 @@ class Journal:
     """Three ways to tell.
 
     What live sessions do is logged in `full`, at DEBUG.  What anyone can cause by the thousand is
-    `bounded` (see `Limited`).  What is wrong with the configuration is said `once`.
+    bounded, by `debug`, `info`, `warning` and `error`: a few lines of a kind, then one a minute
+    that counts the others; what the level leaves out counts nothing.  What is wrong with the configuration is said `once`.
+
+    Args:
+        clock: seconds of any beginning; not the wall clock, which jumps.
     """
 
-    def __init__(self) -> None:
-        self.bounded = Limited(log)
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._lock = clock, threading.Lock()
+        # By kind: when its burst is whole again, and how many lines were left out.
+        self._kinds: dict[str, tuple[float, int]] = {}
         self._said: set[str] = set()
+        self.debug = partial(self._bounded, logging.DEBUG)
+        self.info = partial(self._bounded, logging.INFO)
+        self.warning = partial(self._bounded, logging.WARNING)
+        self.error = partial(self._bounded, logging.ERROR)
 
     def is_full(self) -> bool:
         """Return whether anything that is told in full is logged."""
@@ -55,3 +73,22 @@ class Journal:
         if message not in self._said:
             self._said.add(message)
             log.warning(message, stacklevel=2)
+
+    def _bounded(self, level: int, message: str, *args: object, exc_info: bool = False) -> None:
+        """Log, or count; ``message`` is the line's kind, so what differs belongs in ``args``."""
+        if not log.isEnabledFor(level):
+            return
+        now = self._clock()
+        with self._lock:
+            whole_at, missed = self._kinds.get(message, (now, 0))
+            # Lines of the burst; one comes back a minute.
+            used = max(0.0, whole_at - now) / EVERY
+            if used > BURST - 1:
+                self._kinds[message] = whole_at, missed + 1
+                return
+            self._kinds[message] = now + (used + 1) * EVERY, 0
+        if missed:
+            message, args = f"{message} (and %d more like this, not logged)", (*args, missed)
+        elif used > BURST - 2:
+            message += " (more like this: one a minute)"
+        log.log(level, message, *args, exc_info=exc_info, stacklevel=2)

@@ -7,7 +7,6 @@ lost.
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable
@@ -331,9 +330,7 @@ class Lifecycle:
         try:
             self._until_done(visit, self._shelf.replace)
         except SessionTooLarge as error:
-            self.journal.bounded(
-                logging.WARNING, "session %s not stored anew: %s", Shown(visit.id), error
-            )
+            self.journal.warning("session %s not stored anew: %s", Shown(visit.id), error)
             self._touch_if_due(visit)
 
     def _touch(self, visit: Visit) -> None:

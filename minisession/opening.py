@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
 
 from .journal import Journal, Shown
@@ -39,9 +38,7 @@ class Opener:
             recalled = len(text) <= LONGEST_REMEMBERED
             verified = self._recall(text) if recalled else self._verified(text)
             if verified is None:
-                self._journal.bounded(
-                    logging.DEBUG, "cookie ignored: its signature does not verify"
-                )
+                self._journal.debug("cookie ignored: its signature does not verify")
                 continue
             id, current = verified
             if id in asked or len(asked) == MAX_LOADS:
@@ -54,10 +51,8 @@ class Opener:
                 return
         if visit.known:
             visit.end(GONE, visit.id)
-            self._journal.bounded(
-                logging.DEBUG,
-                "session %s ended a moment ago: this request has none",
-                Shown(visit.id),
+            self._journal.debug(
+                "session %s ended a moment ago: this request has none", Shown(visit.id)
             )
 
     def _read(self, visit: Visit, header: object) -> list[str]:
@@ -66,14 +61,11 @@ class Opener:
         values = cookies.read(header, name) if isinstance(header, str) else []
         visit.carried = bool(values)
         if not values:
-            self._journal.bounded(logging.DEBUG, "new session: the request has no cookie %s", name)
+            self._journal.debug("new session: the request has no cookie %s", name)
         # A sibling domain's doing, or a Path or Domain that was another once.
         if len(values) > 1:
-            self._journal.bounded(
-                logging.INFO,
-                "duplicate: %d cookies %s; the first good one counts",
-                len(values),
-                name,
+            self._journal.info(
+                "duplicate: %d cookies %s; the first good one counts", len(values), name
             )
         return values
 

@@ -6,7 +6,6 @@ its end (PEP 3333 allows no later), because the session can change until then.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -84,7 +83,7 @@ class Response:
                 self._cookie = lifecycle.commit(exchange.look())
             except (StoreUnavailable, SessionConflict) as error:
                 # The app does not use its session, and does not notice.
-                lifecycle.journal.bounded(logging.WARNING, "session left alone: %s", error)
+                lifecycle.journal.warning("session left alone: %s", error)
         self.sent = True
         exchange.phase = "streaming"
         headers = self._headers if exchange.visit is None else self._dressed(self._headers)
@@ -212,8 +211,8 @@ class Response:
         try:
             self.close()
         except Exception:
-            self._exchange.lifecycle.journal.bounded(
-                logging.ERROR, "the app's close() failed, after its response had", exc_info=True
+            self._exchange.lifecycle.journal.error(
+                "the app's close() failed, after its response had", exc_info=True
             )
 
     def unavailable(self, error: SessionError) -> list[bytes]:
@@ -239,9 +238,7 @@ class Response:
         return [] if self._environ.get("REQUEST_METHOD") == "HEAD" else [text]
 
     def _tell_error(self, what: str, error: Exception) -> None:
-        self._exchange.lifecycle.journal.bounded(
-            logging.ERROR, f"{what}: %s: %s", type(error).__name__, error
-        )
+        self._exchange.lifecycle.journal.error(f"{what}: %s: %s", type(error).__name__, error)
 
 
 def _vary_on_cookie(headers: list[tuple[str, str]]) -> None:

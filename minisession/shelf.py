@@ -7,7 +7,6 @@ again and merges.
 
 from __future__ import annotations
 
-import logging
 from typing import NoReturn
 
 from . import expiry
@@ -49,33 +48,30 @@ class Shelf:
     def read(self, visit: Visit, id: str, stored: Stored | None) -> Record | None:
         """Return a live session's record; None for what is absent, ended or not ours."""
         if stored is None:
-            self._journal.bounded(logging.DEBUG, "session %s is not in the store", Shown(id))
+            self._journal.debug("session %s is not in the store", Shown(id))
             return None
         data, options = stored.data, self._options
         if data == TOMBSTONE:
             return None
         if len(data) > options.max_bytes:
-            self._journal.bounded(
-                logging.WARNING,
+            self._journal.warning(
                 "session %s not loaded: its record has %d bytes, max_bytes is %d",
-                *(Shown(id), len(data), options.max_bytes),
+                Shown(id),
+                len(data),
+                options.max_bytes,
             )
             return None
         try:
             found = record.decode(data, visit.frame.usual)
         except ValueError as error:
             why = type(error).__name__ if type(error) is not ValueError else error
-            self._journal.bounded(
-                logging.WARNING,
-                "session %s not loaded: its record is not a session (%s)",
-                *(Shown(id), why),
+            self._journal.warning(
+                "session %s not loaded: its record is not a session (%s)", Shown(id), why
             )
             return None
         absolute = options.absolute_timeout
         if absolute is not None and found.created and found.created + absolute <= self._now():
-            self._journal.bounded(
-                logging.DEBUG, "session %s is over its absolute timeout", Shown(id)
-            )
+            self._journal.debug("session %s is over its absolute timeout", Shown(id))
             return None
         return found
 

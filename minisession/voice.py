@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from . import plan
 from .errors import SessionError, SessionGone
 from .journal import Journal, Shown
@@ -27,16 +25,16 @@ class Voice:
             case plan.COOKIE:
                 return self._cookie(visit)
             case plan.REMOVAL:
-                self._journal.bounded(logging.DEBUG, "cookie removed: destroyed")
+                self._journal.debug("cookie removed: destroyed")
                 return cookies.remove(self._options.name, visit.cookie, visit.https)
         if visit.standing is LIVE:
             self._journal.full(
                 "cookie of session %s not sent: the browser has it already", visit.id
             )
         elif visit.standing is NEW:
-            self._journal.bounded(logging.DEBUG, "cookie not sent: the session is new and empty")
+            self._journal.debug("cookie not sent: the session is new and empty")
         elif not visit.carried:
-            self._journal.bounded(logging.DEBUG, "cookie not sent: destroyed, and there was none")
+            self._journal.debug("cookie not sent: destroyed, and there was none")
         return None
 
     def _cookie(self, visit: Visit) -> str:
@@ -59,18 +57,16 @@ class Voice:
     def lost(self, visit: Visit, gone: SessionGone, *, renewed: bool = False) -> None:
         """Tell, once, of changes that are not stored because the session has ended."""
         if renewed or visit.max_age_set or (visit.lent and visit.changed()):
-            self._journal.bounded(
-                logging.WARNING, "changes not stored, and no cookie sent: %s", gone
-            )
+            self._journal.warning("changes not stored, and no cookie sent: %s", gone)
         visit.lent = {}
 
     def untouched(self, visit: Visit, error: SessionError) -> None:
         """Tell of a touch that failed."""
-        self._journal.bounded(logging.WARNING, "session %s not touched: %s", Shown(visit.id), error)
+        self._journal.warning("session %s not touched: %s", Shown(visit.id), error)
 
     def _tell(self, visit: Visit, message: str, *args: object) -> None:
         """Log in full; with bounds for new sessions, which anyone can have by the thousand."""
         if visit.send == IS_NEW:
-            self._journal.bounded(logging.DEBUG, message, Shown(visit.id), *args)
+            self._journal.debug(message, Shown(visit.id), *args)
         else:
             self._journal.full(message, visit.id, *args)

@@ -24,7 +24,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import StoreUnavailable
-from ..limited import Limited
+from ..journal import Journal
 from . import redis_scripts as lua
 from .base import Stored
 from .redis_link import connect
@@ -101,7 +101,7 @@ class RedisStore(Listing):
             raise TypeError(f"prefix must be a str, not {prefix!r}")
         self._clock = clock
         limits = Limits(connect_timeout, read_timeout, pool_timeout, max_connections)
-        self._tell = Limited(log, monotonic)
+        self._journal = Journal(monotonic)
         self._warned = False
         link = connect(url_or_client, limits, monotonic, self._look_at_memory)
         super().__init__(link, prefix.encode())
@@ -118,9 +118,8 @@ class RedisStore(Listing):
             case [None | bytes(), int()]:
                 return None
             case 0:
-                self._tell(
-                    logging.WARNING,
-                    "session not loaded: its key in Redis holds a list, a hash or a set",
+                self._journal.warning(
+                    "session not loaded: its key in Redis holds a list, a hash or a set"
                 )
                 return None
         raise nonsense()

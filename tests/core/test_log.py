@@ -17,8 +17,7 @@ from webtest import TestApp
 
 import demo.app
 from minisession import CrossOriginProtection, MemoryStore, Session, SessionMiddleware, Stored, get_session
-from minisession.journal import handle_of
-from minisession.limited import EVERY, Limited
+from minisession.journal import EVERY, Journal, handle_of
 from minisession.visit import UNSET, Replaced
 from minisession.wire import record
 from minisession.wire.signing import Signer
@@ -70,58 +69,58 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def tell(clock: Clock) -> Limited:
-    return Limited(LINES, clock)
+def tell(clock: Clock) -> Journal:
+    return Journal(clock)
 
 
 def test_of_one_kind_three_lines_at_once_and_then_one_a_minute(
-    tell: Limited, clock: Clock, caplog: pytest.LogCaptureFixture
+    tell: Journal, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each says what it stands for, so that an operator sees the size of the flood."""
     for _ in range(1000):
-        tell(logging.DEBUG, "cookie %s ignored", "a")
+        tell.debug("cookie %s ignored", "a")
     assert caplog.messages == ["cookie a ignored"] * 2 + ["cookie a ignored (more like this: one a minute)"]
 
     clock.advance(EVERY - 1)
-    tell(logging.DEBUG, "cookie %s ignored", "b")
+    tell.debug("cookie %s ignored", "b")
     assert len(caplog.messages) == 3
 
     clock.advance(1)
     for _ in range(10):
-        tell(logging.DEBUG, "cookie %s ignored", "c")
+        tell.debug("cookie %s ignored", "c")
     assert caplog.messages[3:] == ["cookie c ignored (and 998 more like this, not logged)"]
 
 
 def test_after_three_quiet_minutes_there_are_three_lines_again(
-    tell: Limited, clock: Clock, caplog: pytest.LogCaptureFixture
+    tell: Journal, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And not more after an hour: a flood may come at any time."""
     for minutes in (0, 3, 60):
         clock.advance(minutes * EVERY)
         caplog.clear()
         for _ in range(10):
-            tell(logging.DEBUG, "no cookie")
+            tell.debug("no cookie")
         assert len(caplog.messages) == 3
 
 
-def test_one_kind_does_not_hide_another(tell: Limited, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_kind_does_not_hide_another(tell: Journal, caplog: pytest.LogCaptureFixture) -> None:
     """A flood of forged cookies must not cover up that the store is down."""
     for _ in range(10):
-        tell(logging.DEBUG, "forged")
+        tell.debug("forged")
     caplog.clear()
-    tell(logging.ERROR, "store down")
+    tell.error("store down")
     assert [(line.levelname, line.getMessage()) for line in caplog.records] == [("ERROR", "store down")]
 
 
 def test_what_the_level_leaves_out_costs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """Neither a look at the clock nor an allowance."""
     caplog.set_level(logging.WARNING, "minisession")
-    tell = Limited(LINES, lambda: pytest.fail("asked for the time"))
-    tell(logging.DEBUG, "x")
+    tell = Journal(lambda: pytest.fail("asked for the time"))
+    tell.debug("x")
     assert caplog.messages == []
 
 
-def test_threads_share_the_allowance(tell: Limited, caplog: pytest.LogCaptureFixture) -> None:
+def test_threads_share_the_allowance(tell: Journal, caplog: pytest.LogCaptureFixture) -> None:
     """Also where one is interrupted between looking and writing down."""
 
     class Slow(dict[str, tuple[float, int]]):
@@ -134,7 +133,7 @@ def test_threads_share_the_allowance(tell: Limited, caplog: pytest.LogCaptureFix
 
     def flood() -> None:
         for _ in range(100):
-            tell(logging.DEBUG, "x")
+            tell.debug("x")
 
     threads = [threading.Thread(target=flood) for _ in range(4)]
     for thread in threads:
@@ -145,12 +144,12 @@ def test_threads_share_the_allowance(tell: Limited, caplog: pytest.LogCaptureFix
     assert tell._kinds["x"][1] == 397
 
 
-def test_a_line_says_where_it_comes_from(tell: Limited, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_says_where_it_comes_from(tell: Journal, caplog: pytest.LogCaptureFixture) -> None:
     """And has the traceback, where there is one."""
     try:
         raise OSError("disk")
     except OSError:
-        tell(logging.ERROR, "failed", exc_info=True)
+        tell.error("failed", exc_info=True)
     [line] = caplog.records
     assert (line.filename, line.funcName) == ("test_log.py", "test_a_line_says_where_it_comes_from")
     assert "OSError: disk" in caplog.text
@@ -262,7 +261,7 @@ def test_S4_a_store_that_is_down_is_told_once_a_burst(
     """And how many requests it hit."""
     clock = Clock()
     app = make(page, store=Down(with_victim(clock), *verbs), clock=clock, **options)
-    app._lifecycle.journal.bounded = Limited(LINES, clock)
+    app._lifecycle.journal._clock = clock
     for _ in range(100):
         send(app, cookie)
     clock.advance(EVERY)
@@ -436,7 +435,7 @@ class Ears:
 
 @pytest.fixture
 def ears(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Ears:
-    monkeypatch.setattr("minisession.limited.BURST", math.inf)
+    monkeypatch.setattr("minisession.journal.BURST", math.inf)
     return Ears(caplog)
 
 

@@ -23,7 +23,7 @@ import pytest
 from webtest import TestApp
 
 from minisession import MemoryStore, StoreUnavailable, open_store
-from minisession.limited import Limited
+from minisession.journal import Journal
 
 from ..support.browser import Clock
 from ..support.deployed import (
@@ -307,11 +307,11 @@ def test_lines_are_counted_for_prometheus() -> None:
     counts = names["counts"]
     try:
         clock = Clock()
-        tell = Limited(log, clock)
+        tell = Journal(clock)
         for _ in range(10):
-            tell(logging.ERROR, "503 Service Unavailable: %s: %s", "StoreUnavailable", "down")
+            tell.error("503 Service Unavailable: %s: %s", "StoreUnavailable", "down")
         clock.advance(60)
-        tell(logging.ERROR, "503 Service Unavailable: %s: %s", "StoreUnavailable", "down")
+        tell.error("503 Service Unavailable: %s: %s", "StoreUnavailable", "down")
         log.warning('use Cookie(secure="auto")')
         log.info("not counted")
     finally:

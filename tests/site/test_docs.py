@@ -138,7 +138,7 @@ def test_every_line_that_is_explained_is_logged() -> None:
         assert any({"…", *reasons()}.issuperset(match.groups()) for match in matches), line
 
 
-LOGGING = {"full", "bounded", "once", "_tell", "_tell_error", "debug", "info", "warning", "error"}
+LOGGING = {"full", "once", "_tell", "_tell_error", "debug", "info", "warning", "error"}
 
 
 def explained() -> list[str]:

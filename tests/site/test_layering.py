@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "stores.sqlite_file": {"errors", "stores.sqlite_owner"},
     "stores.sqlite_owner": set[str](),
     "stores.redis": {
-        *("errors", "limited", "stores.base", "stores.redis_link", "stores.redis_listing"),
+        *("errors", "journal", "stores.base", "stores.redis_link", "stores.redis_listing"),
         *("stores.redis_replies", "stores.redis_scripts", "stores.redis_url"),
     },
     "stores.redis_listing": {
@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "visit": {"merge", "wire.attributes", "wire.record", "wire.values"},
     "options": {"checks", "wire", "wire.attributes", "wire.record"},
     "plan": {"expiry", "options", "visit"},
-    "journal": {"limited"},
+    "journal": set[str](),
     "ending": {"errors", "journal", "stores.base"},
     "shelf": {
         *("errors", "expiry", "journal", "merge", "options", "visit", "stores.base"),
@@ -80,8 +80,7 @@ MAY_IMPORT = {
         *("errors", "exchange", "lifecycle", "options", "response", "session"),
         *("stores.base", "stores.memory", "wire.attributes", "wire.signing"),
     },
-    "limited": set[str](),
-    "crossorigin": {"limited"},
+    "crossorigin": {"journal"},
     "__init__": {
         *("crossorigin", "middleware", "session", "users", "errors", "wire.attributes"),
         *("stores.base", "stores.memory", "stores.sqlite", "stores.urls"),
