@@ -43,7 +43,8 @@ class Journal:
 
     What live sessions do is logged in `full`, at DEBUG.  What anyone can cause by the thousand is
     bounded, by `debug`, `info`, `warning` and `error`: a few lines of a kind, then one a minute
-    that counts the others; what the level leaves out counts nothing.  What is wrong with the configuration is said `once`.
+    that counts the others; what the level leaves out counts nothing.  What is wrong with the
+    configuration is said `once`.
 
     Args:
         clock: seconds of any beginning; not the wall clock, which jumps.

@@ -39,17 +39,14 @@ class Store(Protocol):
 
     def create(self, id: str, data: bytes, expires_at: float, user: str | None = None) -> bool:
         """Store a new record; False, and nothing stored, if the id is taken, by a tombstone too."""
-        ...
 
     def replace(
         self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None
     ) -> bool:
         """Store ``data`` if the record is still exactly ``seen``; False: it is gone or changed."""
-        ...
 
     def touch(self, id: str, seen: bytes, expires_at: float, user: str | None = None) -> bool:
         """Move the expiry if the record is still exactly ``seen``; False: gone or changed."""
-        ...
 
     def rotate(
         self,
@@ -68,14 +65,12 @@ class Store(Protocol):
         ``inherits``, the tombstone knows it as its `heir`.  False, and nothing stored: the old
         record is gone or changed, or ``new`` is taken.
         """
-        ...
 
     def heir(self, id: str) -> str | None:
         """Return the id that inherited from a tombstone; None: none did, or it is not one."""
 
     def delete(self, id: str) -> bool:
         """Delete the record; False if there is no live one.  A tombstone stays."""
-        ...
 
     def close(self) -> None:
         """Let go of connections and files."""
@@ -91,12 +86,9 @@ class ListingStore(Store, Protocol):
         that it has had since then: one that is rotated meanwhile may appear by its old id, which is
         a tombstone by now.  Only what was a tombstone when the call began is skipped.
         """
-        ...
 
     def purge(self) -> int:
         """Free what has expired, in bounded batches; return how many."""
-        ...
 
     def clear(self) -> int:
         """End every session that lived when it began, free tombstones; return how many sessions."""
-        ...
