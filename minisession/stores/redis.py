@@ -227,7 +227,7 @@ class RedisStore(Listing):
         return Entry(self._indexes + user.encode(), ttl, id) if ttl and user is not None else None
 
     def _write(
-        self, script: str, key: bytes, arguments: tuple[Any, ...], entry: Entry | None
+        self, script: bytes, key: bytes, arguments: tuple[Any, ...], entry: Entry | None
     ) -> bool:
         """Run a script that writes a record, after its entry in the user's index."""
         done = self._at_once(script, [key], arguments, entry)
@@ -244,7 +244,7 @@ class RedisStore(Listing):
             return done
 
     def _at_once(
-        self, script: str, keys: list[bytes], arguments: tuple[Any, ...], entry: Entry | None
+        self, script: bytes, keys: list[bytes], arguments: tuple[Any, ...], entry: Entry | None
     ) -> bool | None:
         """Run a script with the user's index too; None where no script can have all these keys."""
         if entry is not None:

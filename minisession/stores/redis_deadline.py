@@ -17,34 +17,33 @@ from time import monotonic
 from typing import Any
 
 
-class _Call(threading.local):
-    """What the calls of this thread may still wait."""
+class _Calls(threading.local):
+    """Until when the calls of this thread may wait, the innermost last."""
 
-    depth = 0
-    until = inf
+    def __init__(self) -> None:
+        self.until = [inf]
 
 
-_call = _Call()
+_calls = _Calls()
 
 
 def left() -> float:
     """Return the seconds that the call under way may still wait; inf outside of one."""
-    return _call.until - monotonic() if _call.depth else inf
+    return _calls.until[-1] - monotonic()
 
 
 class Budget:
-    """So many seconds for all that is done inside ``with``; those inside of another share its."""
+    """So many seconds for all that is done inside ``with``, and no more than an outer one leaves."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
     def __enter__(self) -> None:
-        if not _call.depth:
-            _call.until = monotonic() + self.seconds
-        _call.depth += 1
+        until = _calls.until
+        until.append(min(until[-1], monotonic() + self.seconds))
 
     def __exit__(self, *exc_info: object) -> None:
-        _call.depth -= 1
+        _calls.until.pop()
 
 
 class PatientSocket:
@@ -53,10 +52,11 @@ class PatientSocket:
     def __init__(self, sock: Any) -> None:
         self._sock = sock
         self._timeout: float | None = sock.gettimeout()
+        self._set = self._timeout
 
     def settimeout(self, timeout: float | None) -> None:
         """Limit each wait, as a socket does; 0 is not to wait."""
-        self._timeout = timeout
+        self._timeout = self._set = timeout
         self._sock.settimeout(timeout)
 
     def gettimeout(self) -> float | None:
@@ -84,17 +84,23 @@ class PatientSocket:
 
     def _limit(self) -> None:
         if self._timeout != 0:
-            self._sock.settimeout(_at_most(self._timeout))
+            limit = _at_most(self._timeout)
+            if limit != self._set:
+                self._set = limit
+                self._sock.settimeout(limit)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
 
 
 def _at_most(limit: float | None) -> float | None:
+    """Return the seconds that one wait of the call under way may take."""
     rest = left()
     if rest <= 0:
         raise TimeoutError("the call has waited for all of its time")
-    return limit if limit is not None and limit <= rest else rest if rest < inf else None
+    if limit is not None and limit <= rest:
+        return limit
+    return None if rest == inf else rest
 
 
 def patient(connection_class: Any) -> Any:

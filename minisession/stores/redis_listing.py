@@ -98,11 +98,11 @@ class Listing:
     def _delete(self, id: bytes) -> Command:
         return ("EVAL", lua.DELETE, 1, self._prefix + id)
 
-    def _eval(self, script: str, keys: list[bytes], *arguments: Any) -> Any:
+    def _eval(self, script: bytes, keys: list[bytes], *arguments: Any) -> Any:
         [reply] = self._redis.run(("EVAL", script, len(keys), *keys, *arguments))
         return reply
 
-    def _is_done(self, script: str, keys: list[bytes], *arguments: Any) -> bool:
+    def _is_done(self, script: bytes, keys: list[bytes], *arguments: Any) -> bool:
         return done_of(self._eval(script, keys, *arguments)) > 0
 
     def _end_heir(self, id: bytes) -> bool:

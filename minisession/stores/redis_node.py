@@ -22,7 +22,7 @@ from redis.exceptions import RedisClusterException, ResponseError
 from redis.retry import Retry
 
 from .redis_deadline import Budget
-from .redis_gate import Gate
+from .redis_gate import HASTE, Gate
 from .redis_replies import Busy, checked, code_of, cursor_and_page, milliseconds, unavailable
 
 Command = tuple[Any, ...]
@@ -41,6 +41,8 @@ FAILURES = (
 NEVER = Retry(NoBackoff(), 0)
 
 INFO = ("INFO", "memory")
+
+_HASTY = Budget(HASTE)
 
 
 class Lent:
@@ -145,7 +147,8 @@ class Node:
         self.budget = Budget(seconds)
         self._line = Line(pool)
         self._renew = renew
-        self._gate = Gate(monotonic)
+        # Only connections of ours can make haste.
+        self._gate = Gate(monotonic, hasty=renew is not None)
         self._look: Callable[[object], None] | None = look
 
     def run(self, *commands: Command, foreign: bool = False) -> list[Any]:
@@ -164,9 +167,9 @@ class Node:
 
     def ask(self, commands: Sequence[Command]) -> list[Any]:
         """As `run`, with the errors that Redis answered among the replies."""
-        begun, look = self._gate.enter(), self._look
+        (begun, hasty), look = self._gate.enter(), self._look
         try:
-            with self.budget:
+            with _HASTY if hasty else self.budget:
                 # What the first call asks besides is part of its round trip.
                 replies = self._line.exchange(commands if look is None else [*commands, INFO])
         except Busy:

@@ -12,7 +12,7 @@ refused.
 """
 
 # What `pcall` returns of a list or a hash is an error: no record of ours, and never what was seen.
-_SEEN = """\
+_SEEN = b"""\
 local found = redis.pcall('GET', KEYS[1])
 if found ~= ARGV[1] then
   if type(found) ~= 'table' or string.find(found.err, 'WRONGTYPE', 1, true) then return 0 end
@@ -21,7 +21,7 @@ end
 """
 
 # 2: the index has grown by 32 entries, of which some may have ended.
-_ENTER = """\
+_ENTER = b"""\
 local function seconds()
   local now = redis.call('TIME')
   return string.format('%d.%06d', now[1], now[2])
@@ -36,12 +36,12 @@ end
 
 ENTER = (
     _ENTER
-    + """\
+    + b"""\
 return enter(KEYS[1], ARGV[1], ARGV[2])"""
 )
 """KEYS index; ARGV ttl, id.  1 or 2: it is a new entry."""
 
-LOAD = """\
+LOAD = b"""\
 local found = redis.pcall('GET', KEYS[1])
 if type(found) ~= 'table' then return {found, redis.call('PTTL', KEYS[1])} end
 if string.find(found.err, 'WRONGTYPE', 1, true) then return 0 end
@@ -50,7 +50,7 @@ return found"""
 
 CREATE = (
     _ENTER
-    + """\
+    + b"""\
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 local entered = 1
 if KEYS[2] then entered = enter(KEYS[2], ARGV[1], ARGV[2]) end
@@ -62,7 +62,7 @@ return math.max(entered, 1)"""
 REPLACE = (
     _ENTER
     + _SEEN
-    + """\
+    + b"""\
 if KEYS[2] then enter(KEYS[2], ARGV[2], ARGV[3]) end
 redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[2])
 return 1"""
@@ -72,7 +72,7 @@ return 1"""
 TOUCH = (
     _ENTER
     + _SEEN
-    + """\
+    + b"""\
 if KEYS[2] then enter(KEYS[2], ARGV[2], ARGV[3]) end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])"""
 )
@@ -80,12 +80,12 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])"""
 
 DROP = (
     _SEEN
-    + """\
+    + b"""\
 return redis.call('DEL', KEYS[1])"""
 )
 """KEYS record; ARGV seen."""
 
-DELETE = """\
+DELETE = b"""\
 local size = redis.pcall('STRLEN', KEYS[1])
 if type(size) == 'table' then
   if string.find(size.err, 'WRONGTYPE', 1, true) then return 0 end
@@ -98,7 +98,7 @@ return redis.call('DEL', KEYS[1])"""
 ROTATE = (
     _ENTER
     + _SEEN
-    + """\
+    + b"""\
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 local entered = 1
 if KEYS[4] then entered = enter(KEYS[4], ARGV[2], ARGV[3]) end
@@ -113,7 +113,7 @@ return math.max(entered, 1)"""
 # Where memory is full, the tombstone takes the place of what it buries: after DEL, SET is allowed.
 BURY = (
     _SEEN
-    + """\
+    + b"""\
 local buried = redis.pcall('SET', KEYS[1], '', 'PX', ARGV[2])
 if type(buried) == 'table' and buried.err then
   if not string.find(buried.err, 'OOM', 1, true) then return buried end
@@ -128,7 +128,7 @@ return 1"""
 
 # The only script with keys that it was not given: on one node it may, and by single steps one might
 # never catch up.
-END = """\
+END = b"""\
 local key = KEYS[1]
 for _ = 1, 1000 do
   if redis.call('STRLEN', key) > 0 then return redis.call('DEL', key) end
@@ -142,7 +142,7 @@ return 2"""
 
 # Until 7.2 the time goes on while a script runs, and a machine may be busy with something else for
 # a while.
-STATES = """\
+STATES = b"""\
 local function now()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -170,7 +170,7 @@ Of each: -1: it lives; 0: there is none; else when it became a tombstone, by Red
 where that is not known, since another program has moved its end.
 """
 
-PRUNE = """\
+PRUNE = b"""\
 local now, before, dead = redis.call('TIME'), tonumber(ARGV[1]), {}
 if before <= 0 then before = before + now[1] + now[2] / 1000000 end
 for i = 2, #ARGV do

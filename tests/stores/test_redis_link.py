@@ -186,7 +186,8 @@ class TestTheGate:
     def test_a_call_that_waits_in_vain_shuts_it_for_a_while(self) -> None:
         clock = Clock()
         gate = Gate(clock)
-        begun = gate.enter()
+        begun, hasty = gate.enter()
+        assert not hasty
         clock.advance(0.5)
         assert gate.in_vain(begun)
         with pytest.raises(StoreUnavailable):
@@ -204,7 +205,7 @@ class TestTheGate:
         """One reply in two thousand that got lost turned a fifth of all calls into 503s."""
         clock = Clock()
         gate = Gate(clock)
-        begun = gate.enter()
+        begun, _ = gate.enter()
         for _ in range(50):
             clock.advance(0.01)
             gate.answered()
@@ -215,16 +216,42 @@ class TestTheGate:
         """The first of those that were under way when a node began to hang."""
         clock = Clock()
         gate = Gate(clock)
-        begun = gate.enter()
+        begun, _ = gate.enter()
         clock.advance(0.01)
         gate.answered()
         clock.advance(0.49)
         assert gate.in_vain(begun)
 
+    def test_one_call_tries_again_in_haste_while_it_is_shut(self) -> None:
+        """Where one process makes one call at a time, nothing else shows that only an answer was lost."""
+        clock = Clock()
+        gate = Gate(clock, hasty=True)
+        assert gate.in_vain(gate.enter()[0])
+        begun, hasty = gate.enter()
+        assert hasty
+        with pytest.raises(StoreUnavailable):
+            gate.enter()
+        assert gate.in_vain(begun)
+        with pytest.raises(StoreUnavailable):
+            gate.enter()
+        clock.advance(PAUSE)
+        begun, hasty = gate.enter()
+        assert not hasty
+        assert gate.in_vain(begun)
+        with pytest.raises(StoreUnavailable):
+            gate.enter()
+
+    def test_an_answer_in_haste_lets_all_in(self) -> None:
+        gate = Gate(Clock(), hasty=True)
+        gate.in_vain(gate.enter()[0])
+        gate.enter()
+        gate.answered()
+        assert [gate.enter()[1] for _ in range(3)] == [False] * 3
+
     def test_one_that_was_not_tried_leaves_its_turn_to_the_next(self) -> None:
         clock = Clock()
         gate = Gate(clock)
-        gate.in_vain(gate.enter())
+        gate.in_vain(gate.enter()[0])
         clock.advance(PAUSE)
         gate.enter()
         gate.not_tried()
