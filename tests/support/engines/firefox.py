@@ -14,9 +14,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ..serving import SOON
 from ..tools import need_module, need_program
-from .visitor import Cookie, Engine, NotNow, Visitor, clicks, keys
+from .visitor import PATIENCE, Cookie, Engine, NotNow, Visitor, clicks, keys
 
 # What Firefox fetches of its own accord is turned off where it is driven from outside (RecommendedPreferences.sys.mjs).
 # These are against the rest: whatever is not for this machine goes to a proxy that is not there.
@@ -79,14 +78,14 @@ class Firefox(Engine):
                 stderr=subprocess.DEVNULL,
             )
             try:
-                socket = connect(f"{address(process, Path(home))}/session", suppress_origin=True, timeout=SOON)
+                socket = connect(f"{address(process, Path(home))}/session", suppress_origin=True, timeout=PATIENCE)
                 try:
                     yield cls(BiDi(socket))
                 finally:
                     socket.close()
             finally:
                 process.terminate()
-                process.wait(SOON)
+                process.wait(PATIENCE)
 
     @contextmanager
     def visitor(self) -> Iterator[FirefoxVisitor]:
@@ -101,7 +100,7 @@ class Firefox(Engine):
 def address(process: subprocess.Popen[bytes], profile: Path) -> str:
     """Return where Firefox listens, as soon as it has written it into its profile."""
     file = profile / "WebDriverBiDiServer.json"
-    until = time.monotonic() + SOON
+    until = time.monotonic() + PATIENCE
     while True:
         assert process.poll() is None, "Firefox ended at once"
         assert time.monotonic() < until, "Firefox does not come up"

@@ -12,10 +12,9 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import pytest
 
-from ..serving import SOON
-
 T = TypeVar("T")
 
+PATIENCE = 60  # seconds, that a browser is waited for: starting one takes twelve on a busy machine
 CLICK = 50  # milliseconds, that a button is held down, and until it is pressed again
 
 # The point to click on an element, in the middle of what is seen of it.
@@ -172,7 +171,7 @@ class Visitor(ABC):
 
     def until(self, holds: Callable[[], T]) -> T:
         """Ask until it is so, and return what was answered."""
-        end = time.monotonic() + SOON
+        end = time.monotonic() + PATIENCE
         while True:
             try:
                 if answer := holds():
@@ -180,7 +179,7 @@ class Visitor(ABC):
             except NotNow:
                 if time.monotonic() > end:
                     raise
-            assert time.monotonic() < end, f"not within {SOON} s"
+            assert time.monotonic() < end, f"not within {PATIENCE} s"
             time.sleep(0.02)
 
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..serving import SOON
 from ..tools import need_module, need_program
-from .visitor import Cookie, Engine, NotNow, Visitor, clicks, keys
+from .visitor import PATIENCE, Cookie, Engine, NotNow, Visitor, clicks, keys
 
 PACKAGES = "webkit2gtk-driver xvfb"
 
@@ -62,7 +61,7 @@ def connect(url: str) -> Any:
     """
     options = need_module("selenium.webdriver.webkitgtk.options").Options()
     options.set_capability("acceptInsecureCerts", True)
-    config = need_module("selenium.webdriver.remote.client_config").ClientConfig(url, timeout=SOON)
+    config = need_module("selenium.webdriver.remote.client_config").ClientConfig(url, timeout=PATIENCE)
     executor = need_module("selenium.webdriver.remote.remote_connection").RemoteConnection(client_config=config)
     return need_module("selenium.webdriver").Remote(executor, options=options)
 
@@ -85,7 +84,7 @@ def screen() -> Iterator[str]:
             yield f":{told.readline().strip()}"
     finally:
         process.terminate()
-        process.wait(SOON)
+        process.wait(PATIENCE)
 
 
 class WebKitVisitor(Visitor):
