@@ -1,4 +1,4 @@
-"""Checks of options, with one wording for all: each names the option and what was given."""
+"""Checks of options, all with the same wording: each names the option and what was given."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 docs/command-line.md has examples.
 
-Sessions are taken one by one, as the store yields them: a million need no more memory than ten.
+Sessions are handled one by one, as the store yields them: a million take no more memory than ten.
 They are named by their handles: an id, like a store's URL, is as good as a password, and is never
 printed.
 """
@@ -31,7 +31,7 @@ from .stores.urls import open_store
 from .users import SessionView, destroy_sessions_of, view
 
 OK, NOTHING, USAGE, UNAVAILABLE = 0, 1, 2, 3
-# What a shell makes of SIGINT and SIGPIPE.
+# As shells report SIGINT and SIGPIPE.
 INTERRUPTED, UNREAD = 130, 141
 
 # The user comes last: a name may have any width.
@@ -54,7 +54,7 @@ def main(
     """Run one command and return its exit code.
 
     Args:
-        argv: the arguments; by default the process'.  So with the streams.
+        argv: the arguments; by default the process', as with the streams.
         stdin: where answers come from, if it is a terminal.
         stdout: where the result goes.
         stderr: where all else goes; progress too, if it is a terminal.
@@ -89,7 +89,7 @@ def main(
 def _run(
     argv: Sequence[str] | None, console: Console, environ: Mapping[str, str], opener: Opener
 ) -> int:
-    # argparse prints to the process' own streams, and to no others.
+    # argparse prints only to the process' own streams.
     with redirect_stdout(console.stdout), redirect_stderr(console.stderr):
         args = parser().parse_args(argv)
     if args.run is None:
@@ -101,7 +101,7 @@ def _run(
 
 
 def _give_up(console: Console, error: OSError) -> int:
-    # Python would try to write once more at its exit, and complain.
+    # Python would try to write again at its exit, and complain.
     with suppress(OSError):
         console.stdout.close()
     if isinstance(error, BrokenPipeError):
@@ -147,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     for command in (root, count, listing, show, destroy, purge):
         _take_store(command)
     for command in (count, listing):
-        command.add_argument("--user", type=_user, help="only this user's")
+        command.add_argument("--user", type=_user, help="only those of this user")
     show.add_argument("handle", metavar="HANDLE", type=_handle, help=_HANDLE)
     _take_targets(destroy)
     return root
@@ -160,7 +160,7 @@ def _command(add: AddParser, name: str, run: Command | None, does: str) -> argpa
 
 
 def _take_store(command: argparse.ArgumentParser) -> None:
-    # What stands before the command is the default of what may stand behind it.
+    # An option before the command is the default for the same option after it.
     nothing = argparse.SUPPRESS
     command.add_argument(
         "--store", metavar="URL", default=nothing, help="by default $SESSION_STORE"
@@ -171,7 +171,7 @@ def _take_store(command: argparse.ArgumentParser) -> None:
 def _take_targets(destroy: argparse.ArgumentParser) -> None:
     which = destroy.add_mutually_exclusive_group(required=True)
     which.add_argument("handle", metavar="HANDLE", nargs="?", type=_handle, help=_HANDLE)
-    which.add_argument("--user", type=_user, help="end all of this user's")
+    which.add_argument("--user", type=_user, help="end all sessions of this user")
     which.add_argument("--all", action="store_true", help="end every session")
     destroy.add_argument("--yes", action="store_true", help="do not ask")
 
@@ -190,10 +190,10 @@ def _version() -> str:
 
 _EXIT_CODES = (
     "exit codes: 0 done; 1 no such session, or nothing done; 2 the command line is wrong; "
-    "3 the store is unavailable, or failed on the way; 130 interrupted; "
-    "141 the program that read the output has gone"
+    "3 the store is unavailable, or failed meanwhile; 130 interrupted; "
+    "141 the program that read the output has ended"
 )
-_HANDLE = "16 hex digits, as `list` shows them; the first 6 will do if they are only one session's"
+_HANDLE = "16 hex digits, as `list` shows them; the first 6 are enough if no other handle begins so"
 
 
 def _handle(text: str) -> str:
@@ -229,10 +229,12 @@ def _open(
             " sqlite:////var/lib/app/sessions.db or redis://localhost:6379/0",
         )
     if url.startswith("memory:"):
-        raise _Trouble(USAGE, f"{named_by}: only the process that has them sees sessions in memory")
+        raise _Trouble(
+            USAGE, f"{named_by}: sessions in memory are visible only to the process that has them"
+        )
     file = url.removeprefix("sqlite:///")
     if file not in ("", url):
-        # A missing one would be made, and belong to the operator, not to the server.
+        # A missing one would be created, and belong to the operator instead of the server.
         try:
             os.stat(file)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The terminal of the command line, or what stands in its place.  It knows nothing of sessions."""
+"""The terminal of the command line, or a file or pipe in its place.  Knows nothing of sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusing what another site's page sends, by what the browser says of the request.
+"""Refusing requests that another site's page sends, by what the browser says of them.
 
 The decisions are those of Go 1.25's ``http.CrossOriginProtection``: no token, no state, no session.
 """
@@ -14,7 +14,8 @@ from .journal import Journal
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # to the letter: who sends "get" is no browser
+# Exactly so: a client that sends "get" is not a browser.
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 REFUSAL = (
     b"403 Forbidden: another site's page sent this request."
     b" Open the page here, and try again from there.\n"
@@ -34,19 +35,20 @@ class CrossOriginProtection:
 
     GET, HEAD and OPTIONS pass: they must change nothing.  Of the rest, ``Sec-Fetch-Site`` decides,
     which browsers since 2023 send over https and to localhost; else ``Origin``, whose host and port
-    must be the ``Host``'s.  Requests with neither pass: they are no browser's, or an ancient
-    one's.  ``Origin`` cannot tell http from https, because a proxy may have ended TLS: send
-    ``Strict-Transport-Security``.
+    must be those of ``Host``.  Requests with neither pass: they come from other clients, or from
+    ancient browsers.  ``Origin`` does not distinguish http from https, because a proxy may have
+    ended TLS: send ``Strict-Transport-Security``.
 
     Args:
         app: the WSGI app.
-        trusted_origins: whose pages may send anything, as ``"https://host"`` or
+        trusted_origins: origins whose pages may send anything, as ``"https://host"`` or
             ``"https://host:port"``. Also the site's own, where a proxy changes ``Host``.
-        exempt: paths that anybody's page may send to, whole and exact, from the server's root,
+        exempt: paths that pages of any site may send to, whole and exact, from the server's root,
             decoded.
 
     Raises:
-        TypeError, ValueError: at construction, naming the argument, what was got, and the mend.
+        TypeError, ValueError: at construction, with the argument's name, what was given, and the
+            fix.
     """
 
     def __init__(
@@ -83,14 +85,14 @@ class CrossOriginProtection:
         return [REFUSAL]
 
     def _is_excepted(self, environ: dict[str, Any]) -> bool:
-        # What the handler will see, and not normalised: "/x/../hook" is not "/hook"
+        # What the handler will see, not normalised: "/x/../hook" is not "/hook"
         # (CVE-2025-47910).
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         return path in self._exempt or _field(environ, "HTTP_ORIGIN") in self._trusted
 
 
 def is_cross_origin(environ: dict[str, Any]) -> bool:
-    """Return whether another origin's page sent the request, or may have, by what the browser says."""
+    """Return whether, as far as the browser says, another origin's page may have sent this."""
     site = _field(environ, "HTTP_SEC_FETCH_SITE")
     if site:  # compared whole: of two headers, servers make "same-origin, cross-site"
         return site not in ("same-origin", "none")
@@ -98,7 +100,8 @@ def is_cross_origin(environ: dict[str, Any]) -> bool:
     if not origin:
         return False
     # Compared as text, not parsed as a URL: browsers send "null" or scheme://host[:port],
-    # lower-case and without a default port.  No Host is nobody's: SERVER_NAME would be a guess.
+    # lower-case and without a default port.  A missing Host matches none: SERVER_NAME would be a
+    # guess.
     scheme, _, host = origin.partition("://")
     return scheme not in ("http", "https") or not host or host != _field(environ, "HTTP_HOST")
 
@@ -122,8 +125,8 @@ def _origin(text: str) -> str:
     if not _ORIGIN.fullmatch(text):
         raise ValueError(
             f"trusted_origins has {text!r}: write an origin as browsers do, such as"
-            " 'https://example.com' or 'http://localhost:8080', without a path, a pattern or letters"
-            " beyond ASCII (use punycode)"
+            " 'https://example.com' or 'http://localhost:8080', without a path, a pattern or"
+            " letters beyond ASCII (use punycode)"
         )
     origin = text.lower()
     return origin.removesuffix(_DEFAULT_PORT.get(origin.partition(":")[0], ""))

@@ -1,4 +1,4 @@
-"""Ending an id, and with it the session that has replaced it: a logout must not lose a race.
+"""Ending an id, and the session that has replaced it with it: a logout must not lose a race.
 
 A session that is given a new id with ``keep`` leaves a tombstone that knows its heir.  A logout
 that arrives with the old id follows the heirs to the end of the chain, and ends what lives there.
@@ -45,7 +45,7 @@ def end(
         return True
     first, ended, links = id, True, 0
     while links <= most:
-        # Heirs are followed by the quickest call there is: the session may be moving on meanwhile.
+        # Heirs are followed by the quickest call there is, since the session may be moving on.
         heir = store.heir(id)
         if heir is not None:
             if followed is not None:
@@ -60,7 +60,7 @@ def end(
                 return False
         if store.delete(id):
             return True
-        # It was given another new id since, or has ended: its heir tells.
+        # It has been given another new id since, or has ended: its heir tells which.
         ended = True
     raise SessionConflict(
         f"session {handle_of(first)} was given {most} new ids while it was being ended"

@@ -14,7 +14,7 @@ Phase = Literal["open", "streaming", "closed", "outside"]
 are; or there is none."""
 
 
-# One for all, as it is held for no longer than it takes to compare and set.
+# One for all, since it is held only for as long as a compare-and-set takes.
 _FINDING = threading.Lock()
 
 
@@ -37,7 +37,7 @@ class Exchange:
                     "the response is complete, and this request never looked at its session"
                 )
             found = self.lifecycle.open(self.environ)
-            # Threads that share a request share its session: what the first has found.
+            # Threads that share a request share its session: the one that the first of them found.
             with _FINDING:
                 if self.visit is None:
                     self.visit = found
@@ -66,7 +66,7 @@ class Exchange:
             )
 
     def close(self) -> None:
-        """Be over: nothing can be changed any more."""
+        """End the exchange: nothing can be changed any more."""
         self.phase = "closed"
         # environ holds the session, which holds this: break the cycle.
         self.environ = None

@@ -1,4 +1,4 @@
-"""What is told to the log, logger ``minisession``: in full, bounded, or once.
+"""What the log is told, by the logger ``minisession``: in full, bounded, or once.
 
 No line holds a usable id, a secret or data.  An id is shown by its handle.
 """
@@ -39,15 +39,15 @@ class Shown:
 
 
 class Journal:
-    """Three ways to tell.
+    """Three ways to log.
 
-    What live sessions do is logged in `full`, at DEBUG.  What anyone can cause by the thousand is
-    bounded, by `debug`, `info`, `warning` and `error`: a few lines of a kind, then one a minute
-    that counts the others; what the level leaves out counts nothing.  What is wrong with the
-    configuration is said `once`.
+    What live sessions do is logged in `full`, at DEBUG.  Lines that anyone can cause by the
+    thousand are bounded (`debug`, `info`, `warning`, `error`): a few of a kind, then one a minute
+    that counts the others.  Lines below the logger's level count nothing.  A wrong configuration
+    is reported `once`.
 
     Args:
-        clock: seconds of any beginning; not the wall clock, which jumps.
+        clock: seconds from any starting point; not the wall clock, which jumps.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

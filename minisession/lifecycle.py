@@ -1,8 +1,8 @@
 """The life of a session within a request: it is opened, its verbs are carried out, it is committed.
 
 The protocol is one sentence: nothing is changed that was not seen.  `Visit` draws the machine,
-`plan` says what is done when, `Shelf` tries each thing once; here is what becomes of a try that was
-lost.
+`plan` says what is done when, `Shelf` tries each thing once; this module decides what happens after
+a try that was lost to another request.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ MAX_TRIES = 32
 """Compare-and-sets lost in a row before it is a conflict."""
 
 MAX_IDS = 8
-"""Taken ids in a row before genid is at fault."""
+"""Taken ids in a row before genid is to blame."""
 
 LONGEST_PAUSE = 0.05
 """Seconds."""
 
 
 class Lifecycle:
-    """The life of sessions under one configuration; it keeps nothing of any request."""
+    """The life of sessions under one configuration; it holds no state of any request."""
 
     def __init__(self, store: Store, signer: Signer, options: Options) -> None:
         self.store, self.options = store, options
@@ -87,7 +87,7 @@ class Lifecycle:
         if visit.standing is not LIVE or (visit.lent and visit.changed()):
             self.commit_late(visit)
             return
-        # Nothing of the caller's can be lost.
+        # No change of the caller's can be lost here.
         try:
             if visit.rewrite:
                 self._rewrite(visit)
@@ -118,7 +118,7 @@ class Lifecycle:
         elif visit.old is not None:
             last = visit.old.user if user is UNSET else user
             visit.old = visit.old._replace(keep=visit.old.keep and keep, user=last)
-        # Of what has ended there is nothing to keep.
+        # A session that has ended has nothing to keep.
         keep = keep and visit.standing in (LIVE, NEW)
         if not keep:
             visit.empty()
@@ -143,13 +143,13 @@ class Lifecycle:
         visit.user, visit.send = None, ""
 
     def save(self, visit: Visit) -> None:
-        """Store what there is now."""
+        """Store the session now."""
         self._not_in_transaction(visit, "save")
         self._must_stand(visit)
         self._store(visit, asked=True)
 
     def reload(self, visit: Visit) -> None:
-        """Take what the store has now."""
+        """Load what the store has now."""
         self._not_in_transaction(visit, "reload")
         self._must_stand(visit)
         if visit.standing is NEW:
@@ -164,7 +164,7 @@ class Lifecycle:
             self._touch(visit)
 
     def transact(self, visit: Visit, run: Callable[[], T]) -> T:
-        """Run ``run`` on fresh data until what it leaves is stored before anyone else stores."""
+        """Run ``run`` on fresh data until its result is stored before another request stores."""
         self._not_in_transaction(visit, "transact")
         self._must_stand(visit)
         self._store(visit, asked=False)
@@ -278,9 +278,9 @@ class Lifecycle:
         self._voice.created(visit)
 
     def _replace_old(self, visit: Visit) -> None:
-        """Put a new session in the place of the one that it replaces, whatever that is by now.
+        """Put a new session in the place of the one that it replaces, if that is still there.
 
-        Where another request was first, the new session is left to be created, or is gone: see
+        Where another request was first, the new session is still to be created, or is gone: see
         `_was_outrun`.
         """
         taken = 0
@@ -306,11 +306,11 @@ class Lifecycle:
         self._until_done(visit, step, look)
 
     def _was_outrun(self, visit: Visit, old: Replaced) -> None:
-        """Decide what a new session is worth whose old one another request has replaced or ended.
+        """Decide what becomes of a new session whose old one another request has replaced or ended.
 
-        A logout ends the heir as well, and what is left stands.  Of two requests that keep the
-        session, one gets it; but a login form that was sent twice logs in, as the browser drops the
-        first answer.  What was destroyed or has expired is not kept.
+        After a logout, the heir is ended as well, and the new session stands.  Of two requests that
+        keep the session, one gets it; but a login form that was sent twice logs in, as the browser
+        drops the first answer.  A session that was destroyed or has expired is not kept.
         """
         if not old.keep or old.user is None:
             end(self.store, old.id)
@@ -326,7 +326,7 @@ class Lifecycle:
         return True
 
     def _rewrite(self, visit: Visit) -> None:
-        """Store what was not changed; fail no page because we make its record a little longer."""
+        """Store what did not change.  A record that we make a little longer must fail no page."""
         try:
             self._until_done(visit, self._shelf.replace)
         except SessionTooLarge as error:
@@ -338,7 +338,7 @@ class Lifecycle:
         visit.stored = True
 
     def _touch_if_due(self, visit: Visit) -> None:
-        """Touch as a courtesy, once: a touch that fails fails no page."""
+        """Touch once if it is worth it; a touch that fails does not fail the page."""
         if visit.untouchable:
             return
         fresh, ends = self._shelf.deadline(visit), visit.expires_at
@@ -364,10 +364,10 @@ class Lifecycle:
         step: Callable[[Visit], bool],
         look: Callable[[Visit], None] | None = None,
     ) -> None:
-        """Take a step until it is not lost to another request; look again before each further try.
+        """Take a step until it is not lost to another request, and look again before each new try.
 
-        A pause comes before the look, never between the look and the step that depends on it;
-        jitter keeps rivals from meeting again.
+        A pause comes before the look, never between the look and the step that depends on it.  Its
+        length is random, so that rivals do not meet again.
         """
         if step(visit):
             return

@@ -23,7 +23,7 @@ def changed(base: Mapping[str, Any], now: Mapping[str, Any], key: str) -> bool:
 def merge(
     base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what both sides' changes make of ``base``; what no one changed is our object."""
+    """Return ``base`` with both sides' changes; a value that neither changed is our object."""
     merged = {}
     for key in [*theirs, *(key for key in ours if key not in theirs)]:
         mine, other = changed(base, ours, key), changed(base, theirs, key)
@@ -37,14 +37,14 @@ def merge(
 
 
 def _is_ordered_anew(base: Any, ours: Any, theirs: Any) -> bool:
-    """Return whether only they have put the keys of a value, which means the same, in an order."""
+    """Return whether only they have reordered the keys of a value that means the same."""
     return text(ours) == text(base) != text(theirs)
 
 
 def containers(values: Iterable[Any]) -> list[Any]:
-    """Return every list and dict in ``values``, nested ones too, as often as it is met.
+    """Return every list and dict in ``values``, nested ones too, as often as it occurs.
 
-    What a container holds is looked at once, so that one which holds itself ends nothing.
+    The contents of a container are looked at once, so that one that holds itself does not loop.
     """
     found: list[Any] = []
     pending, seen = list(values), set[int]()
@@ -59,10 +59,10 @@ def containers(values: Iterable[Any]) -> list[Any]:
 
 
 def fill(mine: Any, new: Any, own: Mapping[int, Any]) -> Any:
-    """Return what stands for ``new``: ``mine``, filled with it, if that may be written into.
+    """Return ``mine``, filled with ``new``, if it may be written into; else ``new``.
 
-    It may where both are lists, or both dicts, and ``mine`` is among ``own`` (by its
-    ``id()``).  What is nested under the same key or at the same position is treated in the same way.
+    It may if both are lists, or both dicts, and ``mine`` is among ``own`` (by its ``id()``).
+    Containers nested under the same key or at the same position are treated in the same way.
     """
     if type(mine) is not type(new) or id(mine) not in own:
         return new

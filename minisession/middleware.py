@@ -32,7 +32,7 @@ from .wire.signing import Signer
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
-# With a dot, as PEP 3333 asks of keys that are not the server's.
+# With a dot, as PEP 3333 requires of keys that are not the server's.
 KEY = "minisession.session"
 
 WEAK_SECRET = 16
@@ -79,7 +79,8 @@ class SessionMiddleware:
         clock: the time, in Unix seconds; for tests.
 
     Raises:
-        TypeError, ValueError: at construction, naming the argument, what was got, and the fix.
+        TypeError, ValueError: at construction, with the argument's name, what was given, and the
+            fix.
     """
 
     def __init__(
@@ -149,8 +150,8 @@ class SessionMiddleware:
         body: Iterable[bytes] | None = None
         try:
             body = self.app(environ, response.start)
-            # A list, wrapped, would lose the len() from which servers tell its Content-Length; a
-            # file wrapper, the server's sendfile().
+            # A wrapped list would lose the len() from which servers derive a Content-Length, and a
+            # wrapped file the server's sendfile().
             if isinstance(body, (list, tuple)) or _is_file(body, wrapper, files):
                 response.finish()
                 return body
@@ -168,10 +169,10 @@ class SessionMiddleware:
     def session_from(self, cookie_header: str) -> Iterator[Session]:
         """Give the session that a ``Cookie`` header stands for, outside of a response.
 
-        For a WebSocket handler, a job that was handed the header, a shell.  What is changed is
-        stored when the block ends; nothing, if it raises.  Each use extends the visitor's
-        session.  `destroy`, `save` and `transact` work; what needs a ``Set-Cookie`` (`regenerate`, a
-        `max_age`) is a `SessionError`.
+        For a WebSocket handler, a job that was given the header, or a shell.  Changes are stored
+        when the block ends; nothing is stored if it raises.  Each use extends the visitor's
+        session.  `destroy`, `save` and `transact` work; what needs a ``Set-Cookie``
+        (`regenerate`, a `max_age`) is a `SessionError`.
 
         Args:
             cookie_header: the header's value, as in ``environ["HTTP_COOKIE"]``.
@@ -199,7 +200,7 @@ class SessionMiddleware:
 def _remembered(environ: dict[str, Any], wrapper: Callable[..., Any]) -> list[object]:
     """Give the app a file wrapper that remembers what it returned, in the list that this returns.
 
-    Needed where the server's is not a class (uWSGI, mod_wsgi), whose instances could be told.
+    Needed where the server's is not a class, whose instances it could recognise (uWSGI, mod_wsgi).
     """
     returned: list[object] = []
 

@@ -15,10 +15,10 @@ MAX_LOADS = 3
 """Verified cookies of one request that the store is asked about."""
 
 REMEMBERED = 4096
-"""Cookies that were verified, the last ones."""
+"""Verified cookies that are remembered, the latest ones."""
 
 LONGEST_REMEMBERED = 512
-"""Characters; longer cookies are none that we sent, or rare."""
+"""Characters; longer cookies are rare, or not ours."""
 
 
 class Opener:
@@ -26,9 +26,9 @@ class Opener:
 
     def __init__(self, shelf: Shelf, signer: Signer, options: Options, journal: Journal) -> None:
         self._shelf, self._signer, self._options, self._journal = shelf, signer, options, journal
-        # A visitor comes with the same text again and again, and to look up what it was found to be
-        # takes a tenth of the time.  Memory that can be read holds the secret as well; whether the
-        # session lives, the store is asked every time.
+        # Visitors send the same text again and again, and looking up the result takes a tenth of
+        # the time.  An attacker who can read this memory can read the secret as well; and the store
+        # is asked every time whether the session lives.
         self._recall = lru_cache(REMEMBERED)(self._verified)
 
     def find(self, visit: Visit, header: object) -> None:
@@ -62,7 +62,7 @@ class Opener:
         visit.carried = bool(values)
         if not values:
             self._journal.debug("new session: the request has no cookie %s", name)
-        # A sibling domain's doing, or a Path or Domain that was another once.
+        # A sibling domain has set one, or Path or Domain were different once.
         if len(values) > 1:
             self._journal.info(
                 "duplicate: %d cookies %s; the first good one counts", len(values), name
@@ -70,5 +70,5 @@ class Opener:
         return values
 
     def _verified(self, text: str) -> tuple[str, bool] | None:
-        """Return what `Signer.verify` does of a cookie as the browser sent it."""
+        """Return `Signer.verify` of a cookie as the browser sent it."""
         return self._signer.verify(cookies.decode(text))

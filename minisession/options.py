@@ -1,4 +1,4 @@
-"""What is configured: checked once, and never changed."""
+"""The configuration: checked once, and never changed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Options:
     """How sessions are kept; `SessionMiddleware` describes each.
 
     Raises:
-        TypeError, ValueError: naming the option, what was given, and the fix.
+        TypeError, ValueError: with the option's name, what was given, and the fix.
     """
 
     name: str = "connect.sid"
@@ -40,8 +40,8 @@ class Options:
     clock: Callable[[], float] = time.time
     # Every request counts as one that looks at its session.
     always: bool = field(init=False)
-    # What of records is the cookie's, over https and over http; empty where the cookie is a
-    # function.
+    # The part of records that the cookie determines, over https and over http; empty where the
+    # cookie is a function.
     _frames: Mapping[bool, Frame] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class Options:
         if self.absolute_timeout is not None:
             checks.seconds("absolute_timeout", self.absolute_timeout)
         checks.count("max_bytes", self.max_bytes)
-        # The dataclass is frozen for everyone but itself.
+        # The dataclass is frozen, but must set this itself.
         always = self.resave or self.save_uninitialized or self.rolling
         object.__setattr__(self, "always", always)
         cookie = self.cookie

@@ -12,7 +12,7 @@ destroyed                      (deleted at the call)                removed
 gone                           nothing                              none
 =============================  ===================================  ==============================
 
-`resave`, `rolling` and `save_uninitialized` each change one line of it.
+`resave`, `rolling` and `save_uninitialized` each change one line of the table.
 """
 
 from __future__ import annotations

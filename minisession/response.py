@@ -28,7 +28,7 @@ class Response:
     Also the iterable that the server gets for a streaming body.
     """
 
-    # What most responses leave as it is stands here once, instead of in each of them.
+    # What most responses never change stands here once, instead of in each of them.
 
     # The server has the headers.
     sent = False
@@ -63,7 +63,7 @@ class Response:
         """Be the ``write`` that ``start_response`` returns."""
         self.send()
         if self._write is None:
-            # hypercorn and bjoern give none; what is written must not vanish without a word.
+            # hypercorn and bjoern return none, and what is written must not be lost silently.
             raise TypeError(
                 "the server's start_response returned no write(): return the body instead"
             )
@@ -71,7 +71,7 @@ class Response:
 
     def send(self) -> None:
         """Commit the session, then hand the headers to the server; once."""
-        # An app that started no response: the server will say so.
+        # The app has started no response: the server reports that.
         if self.sent or self._status is None:
             return
         exchange = self._exchange
@@ -82,7 +82,7 @@ class Response:
             try:
                 self._cookie = lifecycle.commit(exchange.look())
             except (StoreUnavailable, SessionConflict) as error:
-                # The app does not use its session, and does not notice.
+                # The app does not use its session, so it should not notice.
                 lifecycle.journal.warning("session left alone: %s", error)
         self.sent = True
         exchange.phase = "streaming"
@@ -90,7 +90,7 @@ class Response:
         self._write = self._server(self._status, headers)
 
     def _dressed(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return the app's headers with ours; the app's own list stays as it is."""
+        """Return the app's headers with ours; the app's own list is not modified."""
         if self._exchange.visit is None:
             return headers
         headers = list(headers)
@@ -131,7 +131,7 @@ class Response:
     # What is not wrapped
 
     def finish(self) -> None:
-        """Be done, before a body that the server gets as it is: nothing can change after this."""
+        """Finish, before the server gets the body unwrapped: nothing can change after this."""
         late = self.sent
         self.send()
         # After write(), the headers were out, and the session may have changed since.
@@ -142,7 +142,7 @@ class Response:
     # The streaming body
 
     def stream(self, body: Iterable[bytes]) -> Response:
-        """Take the app's iterable; nothing of it is consumed before the server asks."""
+        """Take the app's iterable; none of it is consumed before the server asks."""
         self._body = body
         self._chunks = iter(body)
         return self
@@ -153,8 +153,7 @@ class Response:
     def __next__(self) -> bytes:
         try:
             chunk = next(self._chunks, _END)
-            # Headers wait for the first non-empty block; servers want them before an empty one,
-            # too.
+            # Headers wait for the first non-empty block; servers want them before empty ones, too.
             while not self.sent and chunk == b"":
                 chunk = next(self._chunks, _END)
             self.send()
@@ -168,7 +167,7 @@ class Response:
             self._failed = True
             raise
         if chunk is _END:
-            # Now, and not at close(), which some servers call when the client has the end already.
+            # Now, and not at close(), which some servers call after the client has seen the end.
             self._store_late()
             raise StopIteration
         return cast("bytes", chunk)
@@ -191,7 +190,7 @@ class Response:
     def _store_late(self) -> None:
         """Store what changed after the headers, unless the response failed; log what cannot be."""
         exchange = self._exchange
-        # An app that started no response stores nothing.
+        # Where the app has started no response, nothing is stored.
         if self._failed or self._status is None or exchange.phase == "closed":
             return
         if exchange.visit is None:
@@ -205,7 +204,7 @@ class Response:
     # What goes wrong
 
     def abandon(self, body: Any) -> None:
-        """Be done with a response that failed: store nothing more, close the app's body."""
+        """Give up a response that failed: store nothing more, and close the app's body."""
         self._failed = True
         self._body = body
         try:
@@ -216,7 +215,7 @@ class Response:
             )
 
     def unavailable(self, error: SessionError) -> list[bytes]:
-        """Answer 503 in the app's stead."""
+        """Answer 503 in place of the app."""
         self._tell_error("503 Service Unavailable", error)
         why = (
             "other requests kept changing this session"
@@ -242,7 +241,7 @@ class Response:
 
 
 def _vary_on_cookie(headers: list[tuple[str, str]]) -> None:
-    """Add to the last Vary, if none has it already."""
+    """Add Cookie to the last Vary header, unless one has it already."""
     varies = [
         (index, value) for index, (name, value) in enumerate(headers) if name.lower() == "vary"
     ]

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def _check_item(key: Any, value: Any) -> None:
-    """Raise what is wrong with them."""
+    """Raise the error for a key or value that does not fit."""
     if not isinstance(key, str):
         raise TypeError(
             f"a session's keys are str, as JSON's are, not {type(key).__name__}: use str(key)"
@@ -86,7 +86,7 @@ class Session(MutableMapping[str, JSON]):
     """One visitor's session: a mapping that lasts between requests.
 
     Keys are str (``"cookie"`` and ``"minisession"`` are reserved), values what JSON holds.  Nested
-    changes are noticed without a flag.  What was changed is stored when the response headers go out.
+    changes are noticed by themselves.  What was changed is stored when the response headers go out.
     """
 
     # So that session.key = value is an error.
@@ -153,7 +153,7 @@ class Session(MutableMapping[str, JSON]):
 
     @property
     def user(self) -> str | None:
-        """Whose session it is.  Set by `regenerate` alone: who gets a user gets a new id."""
+        """Whose session it is.  Only `regenerate` sets it: a new user always means a new id."""
         return self._exchange.look().user
 
     @property
@@ -163,7 +163,7 @@ class Session(MutableMapping[str, JSON]):
 
     @property
     def expires_at(self) -> datetime:
-        """When it ends if nobody uses it again, UTC."""
+        """When it ends if it is not used again, UTC."""
         return moment(self._exchange.lifecycle.deadline(self._exchange.look()))
 
     @property
@@ -181,8 +181,8 @@ class Session(MutableMapping[str, JSON]):
 
         Args:
             keep: keep the data, and the lifetime; otherwise the session is empty.
-            user: whose session it is from here on, a non-empty str.  ``None`` makes it
-                nobody's.  Left out, ``keep=True`` keeps the user, and ``keep=False`` drops it.
+            user: whose session it is from here on, a non-empty str.  ``None`` removes the
+                user.  Left out, ``keep=True`` keeps the user, and ``keep=False`` drops it.
 
         Raises:
             SessionError: the response headers are out.
@@ -192,7 +192,7 @@ class Session(MutableMapping[str, JSON]):
                 f"user must be str or None, not {type(user).__name__}: use str(user.id)"
             )
         if user == "":
-            raise ValueError("user is empty: give the account's id, or None for nobody")
+            raise ValueError("user is empty: give the account's id, or None for no user")
         if isinstance(user, str):
             check("user", user)
         visit = self._exchange.look()
@@ -255,7 +255,9 @@ class Session(MutableMapping[str, JSON]):
         Raises:
             SessionGone: the session has ended.
             SessionConflict: others won every one of about 32 tries.
-            Exception: what ``fn`` raised; the session is then as it was.
+            Exception: what ``fn`` raised.
+
+        After any of them, the session is as it was before the call.
         """
         visit = self._exchange.look()
         # What has ended is SessionGone to every verb.

@@ -1,7 +1,7 @@
 """The store as a place for sessions: each call is one try, in the terms of a `Visit`.
 
 Nothing is changed that was not seen: a record is replaced, touched or rotated only while its bytes
-are the ones that this request saw.  Where they are not, the answer is False, and `catch_up` reads
+are those that this request saw.  Where they are not, the answer is False, and `catch_up` reads
 again and merges.
 """
 
@@ -46,7 +46,7 @@ class Shelf:
         return True
 
     def read(self, visit: Visit, id: str, stored: Stored | None) -> Record | None:
-        """Return a live session's record; None for what is absent, ended or not ours."""
+        """Return a live session's record; None if there is none, or it has ended or is not ours."""
         if stored is None:
             self._journal.debug("session %s is not in the store", Shown(id))
             return None

@@ -21,10 +21,10 @@ from .visit import JSON
 from .wire import record
 
 MAX_SWEEPS = 32
-"""Of one `destroy_sessions_of`; each ends what the one before could not see."""
+"""Of one `destroy_sessions_of`; each ends what the previous one could not see."""
 
 MOST_LINKS = 1024
-"""New ids of one session that a sweep follows: a thief's, who asks for them without pause."""
+"""New ids of one session that a sweep follows, in case a thief asks for them without pause."""
 
 log = logging.getLogger("minisession")
 
@@ -35,9 +35,9 @@ class SessionView:
 
     Attributes:
         handle: what stands for its id; `destroy_session` takes it.
-        user: whose it is; None for nobody's.
+        user: whose it is; None for a session without a user.
         created_at: when it began, UTC; None where express-session wrote the record.
-        expires_at: when it ends if nobody uses it again, UTC.
+        expires_at: when it ends if it is not used again, UTC.
         data: a copy of what it holds; left out of the repr.
         size: bytes that its record takes in the store.
     """
@@ -102,7 +102,8 @@ def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None 
     """End every session of the user, or every other one; return how many.
 
     Call it when a password changes.  When it returns, every session that the user had when it was
-    called is gone, whatever was given a new id meanwhile, and no request in flight brings one back.
+    called is gone, even if it was given a new id meanwhile, and no request in flight brings one
+    back.
 
     Args:
         store: the store that the middleware has.
@@ -197,4 +198,4 @@ def _check(store: ListingStore, user: str) -> None:
             f"user must be str, not {type(user).__name__}: what regenerate(user=…) was given"
         )
     if not user:
-        raise ValueError("user is empty: nobody's sessions are not listed")
+        raise ValueError("user is empty: sessions without a user are not listed")

@@ -1,4 +1,4 @@
-"""What one request knows of its session: a small machine, of plain values.
+"""What one request knows of its session: a small state machine of plain values.
 
 ::
 
@@ -14,13 +14,13 @@
 =========== ================================ ========================== =====================
 standing    ``id``                           ``seen``                   ``old``
 =========== ================================ ========================== =====================
-NEW         made when someone asks for it    empty                      what `regenerate` left
+NEW         made when it is asked for        empty                      what `regenerate` left
 LIVE        the session's                    the record, byte by byte   None
 GONE        the dead one                     empty                      None
 DESTROYED   the dead one                     empty                      None
 =========== ================================ ========================== =====================
 
-The data lie in ``data``.  A list or dict that the app holds can change without a word to us, so its
+The data are in ``data``.  A list or dict that the app holds can change without our knowing, so its
 text is noted before it is handed out (``lent``), and compared when the session is stored.
 """
 
@@ -51,7 +51,7 @@ NEW, LIVE, GONE, DESTROYED = Standing
 
 
 class Unset(enum.Enum):
-    """What an argument is that was not given, where None means something."""
+    """The value of an argument that was not given, where None means something."""
 
     UNSET = "unset"
 
@@ -78,7 +78,7 @@ class Replaced(NamedTuple):
     keep: bool
     user: str | Unset | None
 
-    # A tuple would show all it has, to logs and error trackers.
+    # A tuple's repr would show all of it to logs and error trackers.
     def __repr__(self) -> str:
         return "<Replaced>"
 
@@ -101,7 +101,7 @@ class Snapshot(NamedTuple):
 class Visit:
     """One request's knowledge of its session; see the module for what its parts mean together."""
 
-    # What most requests leave as it is stands here once, instead of in each of them.
+    # What most requests never change stands here once, instead of in each of them.
 
     standing = NEW
     id = ""
@@ -125,7 +125,7 @@ class Visit:
     # This request has stored or touched it; has stored it.
     stored = False
     saved = False
-    # A touch as a courtesy was refused or failed, and is not tried again for what was seen.
+    # An optional touch was refused or failed, and is not tried again for the same bytes.
     untouchable = False
     transacting = False
 
@@ -166,7 +166,7 @@ class Visit:
             self.lend(key)
             if isinstance(value, (list, dict)):
                 if self.data.get(key) is not value:
-                    # The app's own from here on, even if it once came from us.
+                    # The app's own from now on, even if it once came from us.
                     self.own.pop(id(value), None)
                 self.held[key] = value
             else:
@@ -189,7 +189,7 @@ class Visit:
             self.lent[key] = text(self.data[key]) if key in self.data else None
 
     def changed(self) -> bool:
-        """Return whether the data differ from what they were when stored or loaded.
+        """Return whether the data differ from what was stored or loaded.
 
         Raises:
             TypeError: a list or dict holds by now what JSON does not.
@@ -212,7 +212,7 @@ class Visit:
         return lent
 
     def check(self) -> None:
-        """Raise TypeError if a list or dict in the app's hands became what JSON does not hold."""
+        """Raise TypeError if a list or dict in the app's hands is no longer fit for JSON."""
         for key in list(self.held):
             check_again(key, self.data.get(key))
 
@@ -225,7 +225,7 @@ class Visit:
         self.untouchable = False
 
     def settle(self, data: bytes, expires_at: float) -> None:
-        """Take what was just stored for what was seen."""
+        """Count what was just stored as what was seen."""
         self.live(self.id, data, expires_at)
         self.stored, self.saved, self.old = True, True, None
         self.max_age_set = self.rewrite = False
@@ -245,7 +245,7 @@ class Visit:
         self.lent, self.rewrite, self.renewed = {}, False, True
 
     def empty(self) -> None:
-        """Forget the data; what the app holds of them is no longer the session's."""
+        """Forget the data; the lists and dicts in the app's hands are no longer the session's."""
         self.data, self.lent, self.held, self.own = {}, {}, {}, {}
 
     def take(self, data: dict[str, JSON]) -> None:
@@ -282,14 +282,14 @@ class Visit:
         return Snapshot(data, held, lent, own, self.max_age, self.max_age_set)
 
     def restore(self, before: Snapshot) -> None:
-        """Be as at the snapshot, but for what became of objects that the app had assigned.
+        """Return to the snapshot, except for objects that the app had assigned and changed since.
 
         What was handed out since stays the session's own.
         """
         since = {key: value for key, value in list(self.held.items()) if id(value) in self.own}
         self.held, self.own = {**since, **before.held}, {**self.own, **before.own}
         data = decode(before.data).data
-        # Whatever has been put in two places since is back in one.
+        # An object that has been put in two places since is back in one.
         self.data.clear()
         self.adopt(data)
         new = [key for key in since if key in data and key not in before.lent]

@@ -1,4 +1,4 @@
-"""What is said of a session when it has been dealt with: to the browser, and to the log."""
+"""What browsers and the log are told of a session, once the store has been dealt with."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ class Voice:
         return cookies.write(self._options.name, value, visit.cookie, visit.https, now, until)
 
     def created(self, visit: Visit) -> None:
-        """Tell of a session that has just been stored for the first time."""
+        """Log that a session has just been stored for the first time."""
         if visit.send != IS_NEW:
             visit.send = "has a new id" if visit.renewed else IS_NEW
         self._tell(visit, "session %s created")
 
     def lost(self, visit: Visit, gone: SessionGone, *, renewed: bool = False) -> None:
-        """Tell, once, of changes that are not stored because the session has ended."""
+        """Log, once, that changes are not stored because the session has ended."""
         if renewed or visit.max_age_set or (visit.lent and visit.changed()):
             self._journal.warning("changes not stored, and no cookie sent: %s", gone)
         visit.lent = {}
 
     def untouched(self, visit: Visit, error: SessionError) -> None:
-        """Tell of a touch that failed."""
+        """Log that a touch failed."""
         self._journal.warning("session %s not touched: %s", Shown(visit.id), error)
 
     def _tell(self, visit: Visit, message: str, *args: object) -> None:
-        """Log in full; with bounds for new sessions, which anyone can have by the thousand."""
+        """Log in full; bounded for new sessions, which anyone can start by the thousand."""
         if visit.send == IS_NEW:
             self._journal.debug(message, Shown(visit.id), *args)
         else:

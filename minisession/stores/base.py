@@ -1,4 +1,4 @@
-"""What a store is.  Compare-and-set on the bytes that were seen is the whole protocol."""
+"""What a store is.  The whole protocol is compare-and-set on the bytes that were seen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 TOMBSTONE = b""
-"""The record of an id that `Store.rotate` has replaced: no data, no user, at most an heir."""
+"""The record of an id that `Store.rotate` has replaced: it has no data and no user."""
 
 TOMBSTONE_LIFE = 15
 """Seconds that a tombstone stays: longer than requests last that were under way before it."""
@@ -23,7 +23,7 @@ class Stored(NamedTuple):
     data: bytes
     expires_at: float
 
-    def __repr__(self) -> str:  # a tuple would show the data, to logs and error trackers
+    def __repr__(self) -> str:  # a tuple's repr would show the data
         return f"<Stored, {len(self.data)} bytes>"
 
 
@@ -67,7 +67,7 @@ class Store(Protocol):
         """
 
     def heir(self, id: str) -> str | None:
-        """Return the id that inherited from a tombstone; None: none did, or it is not one."""
+        """Return the id that inherited from a tombstone; None if none did, or ``id`` is not one."""
 
     def delete(self, id: str) -> bool:
         """Delete the record; False if there is no live one.  A tombstone stays."""

@@ -1,4 +1,4 @@
-"""A store by its URL, for settings that come as text."""
+"""Opening a store by its URL, for settings that are text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def open_store(url: str) -> ListingStore:
     Raises:
         TypeError, ValueError: the URL names no store.  It is not repeated: it may hold a password.
         ImportError: ``redis://`` without the extra ``minisession[redis]``.
-        StoreUnavailable: the store is there and does not open.
+        StoreUnavailable: the store exists, but does not open.
     """
     if not isinstance(url, str):
         raise TypeError(f"a store's URL is str, not {type(url).__name__}")

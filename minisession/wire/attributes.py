@@ -1,4 +1,4 @@
-"""What a cookie is sent with: `Cookie`, its attributes, checked as it is made.
+"""`Cookie`: the attributes that the cookie is sent with, checked at construction.
 
 Rendering goes through `http.cookies.Morsel`, once per configuration, with every attribute validated
 first: older ``Morsel``s pass CR and LF on (CVE-2026-0672).
@@ -31,7 +31,7 @@ _DOMAIN = re.compile(r"\.?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*\Z")
 
 @dataclass(frozen=True, kw_only=True)
 class Cookie:
-    """How the session's cookie is sent; immutable, and checked as it is made.
+    """How the session's cookie is sent; immutable, and checked at construction.
 
     Args:
         max_age: seconds that the browser keeps it, and the store the session.  ``None``: until the
@@ -47,7 +47,7 @@ class Cookie:
         priority: ``"Low"``, ``"Medium"``, ``"High"``: which cookie Chromium drops first.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got, and the fix.
+        TypeError, ValueError: with the argument's name, what was given, and the fix.
     """
 
     max_age: float | None = None
@@ -77,8 +77,8 @@ class Cookie:
         self._check_together()
         if self.partitioned and self.samesite == "Strict":
             _warn(
-                'partitioned=True with samesite="Strict": the cookie is never sent where it would be'
-                " partitioned"
+                'partitioned=True with samesite="Strict": the cookie is never sent where it would'
+                " be partitioned"
             )
 
     def _check_together(self) -> None:
@@ -106,7 +106,7 @@ class Cookie:
             raise TypeError(f"{name} must be one of {words} or None, not {got!r}")
         for word in words:
             if got.lower() == word.lower():
-                # The dataclass is frozen for everyone but itself.
+                # The dataclass is frozen, but must set this itself.
                 object.__setattr__(self, name, word)
                 return
         raise ValueError(f"{name} must be one of {words} or None, not {got!r}")
@@ -155,7 +155,7 @@ def check_name(name: Any) -> None:
 
 @lru_cache(maxsize=64)
 def rendered(cookie: Cookie, https: bool) -> str:
-    """Return the attributes as they follow ``name=value``; all but ``Expires`` and ``Max-Age``."""
+    """Return the attributes after ``name=value``, except ``Expires`` and ``Max-Age``."""
     secure, samesite = cookie.over(https)
     morsel = _morsel("name")
     morsel["path"], morsel["domain"], morsel["samesite"] = (

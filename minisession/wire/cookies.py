@@ -1,4 +1,4 @@
-"""The session's cookie: reading what a browser sends, writing what it is told.
+"""The session's cookie: reading what a browser sends, and writing what it is to keep.
 
 Reading is our own code.  `http.cookies` loses our cookie behind a malformed neighbour, raises on
 some, keeps the last of two, and is quadratic in escapes (CVE-2024-7592).
@@ -18,7 +18,7 @@ MAX_READ = 16
 """Cookies of our name in one request; more are an attack, not a browser."""
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-# Text for which `quote` is a detour.
+# Text that does not need `quote`.
 _OURS = re.compile(r"[A-Za-z0-9_.:/+-]*\Z")
 # What JavaScript's encodeURIComponent leaves, beyond what quote() does.
 _UNESCAPED = "!*'()"
@@ -27,8 +27,8 @@ _UNESCAPED = "!*'()"
 def read(header: str, name: str) -> list[str]:
     """Return the values that a ``Cookie`` header has for ``name``: in order, at most 16.
 
-    Any text is fine and the time is linear in its length.  One pair of quotes is dropped; escapes
-    inside quotes are not decoded.  What they mean is for `decode` to say.
+    Any text is accepted, and the time is linear in its length.  One pair of quotes is dropped;
+    escapes are left for `decode`.
     """
     values: list[str] = []
     if name not in header:
@@ -50,7 +50,7 @@ def read(header: str, name: str) -> list[str]:
 
 def decode(value: str) -> str:
     """Decode like JavaScript's decodeURIComponent, and keep the text where that would throw."""
-    # As a rule, these three are all the escapes that are in ours.
+    # Our cookies usually have no escapes but these three.
     plain = value.replace("%3A", ":").replace("%2F", "/").replace("%2B", "+")
     if "%" not in plain:
         return plain
@@ -82,7 +82,7 @@ def pair(name: str, value: str) -> str:
 
 def check_fits(name: str, id: str) -> None:
     """Raise ValueError where a cookie with this id would be longer than browsers keep."""
-    # Most ids fit, whatever they encode to: a character is at most 4 bytes, of 3 characters each.
+    # Most ids fit in any case: a character is at most 4 bytes, of 3 characters each.
     if len(name) + 12 * len(id) > MAX_PAIR // 2:
         pair(name, f"s:{id}.{'+' * 43}")
 

@@ -42,12 +42,12 @@ LONGEST_INT = 4_200
 _SPACE = " \t\n\r"
 # Stands for the cookie object of a record that begins as usual.
 _USUAL = object()
-# What of ours is in a record that Express wrote.
+# Our member, in a record that Express wrote.
 _NOTHING: dict[str, Any] = {}
 
 
 class Members(Protocol):
-    """What of a session is stored; see `Record`."""
+    """The parts of a session that are stored; see `Record`."""
 
     @property
     def data(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Record(NamedTuple):
         data: the app's.
         max_age: seconds; None for a cookie that ends with the browser.
         created: Unix seconds; None in a record that Express wrote.
-        user: whose session it is, if anyone's.
+        user: whose session it is; None for a session without a user.
     """
 
     data: dict[str, Any]
@@ -81,7 +81,7 @@ class Record(NamedTuple):
     created: float | None
     user: str | None
 
-    # A tuple would show the data, to logs and error trackers.
+    # A tuple's repr would show the data to logs and error trackers.
     def __repr__(self) -> str:
         return "<Record>"
 
@@ -93,7 +93,7 @@ class Frame(NamedTuple):
         start: up to the value of ``originalMaxAge``.
         middle: from there to the value of ``expires``.
         end: from there to the first member of ``minisession``.
-        usual: how records of sessions without a `max_age` begin; `decode` need not read that anew.
+        usual: how records of sessions without a `max_age` begin, which `decode` need not parse.
     """
 
     start: str
@@ -107,10 +107,10 @@ def decode(data: bytes, usual: bytes = b"") -> Record:
 
     Args:
         data: the record.
-        usual: what a frame says that records begin with as a rule.
+        usual: how records usually begin, by their frame.
 
     Raises:
-        ValueError: it is not a session of Express' or ours; no other exception, whatever the bytes.
+        ValueError: it is not a session, Express' or ours.  No bytes raise anything else.
     """
     if usual and data.startswith(usual):
         members = _parsed(b'{"minisession":{' + data[len(usual) :])
@@ -120,7 +120,7 @@ def decode(data: bytes, usual: bytes = b"") -> Record:
         cookie = members.pop("cookie", None)
     max_age = None if cookie is _USUAL else _max_age_in(cookie)
     created, user = _ours_in(members.pop("minisession", _NOTHING))
-    # A shorter record is neither deep nor has it long integers.
+    # A shorter record has neither deep nesting nor long integers.
     if len(data) > 2 * MAX_DEPTH:
         _check_that_it_can_be_stored_again(data, members)
     return Record(members, max_age, created, user)
@@ -199,7 +199,7 @@ def encode(record: Members, frame: Frame, expires_at: float) -> bytes:
         return SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text).encode()
 
 
-# The same, each time that the session is stored; to find it takes a fifth of the time.
+# A session's is the same each time that it is stored; looking it up takes a fifth of the time.
 @lru_cache(maxsize=4096)
 def _milliseconds(created: float) -> str:
     """Return Unix seconds as text, to the millisecond, rounded down: never in the future."""
@@ -212,7 +212,7 @@ def _milliseconds(created: float) -> str:
 
 @lru_cache(maxsize=64)
 def frame(cookie: Cookie, https: bool) -> Frame:
-    """Render what of a record is the configuration's, its members in Express' order."""
+    """Render the part of a record that the configuration determines, in Express' order."""
     secure, samesite = cookie.over(https)
     before: dict[str, Any] = {
         "partitioned": cookie.partitioned or None,

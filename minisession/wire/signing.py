@@ -43,7 +43,7 @@ class Signer:
     def verify(self, value: str) -> tuple[str, bool] | None:
         """Return the id in a signed value, and whether the first secret signed it; or None.
 
-        Never raises, whatever ``value`` holds.
+        Never raises, for any ``value``.
         """
         if len(value) > _LONGEST:
             return None

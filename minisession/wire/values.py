@@ -1,4 +1,4 @@
-"""What JSON holds, and gives back as it was: str, bool, None, int, finite float, list, dict.
+"""Values that JSON returns unchanged: str, bool, None, int, finite float, list, dict.
 
 `fit` looks quickly; `check` looks again and says what is wrong.
 """
@@ -20,7 +20,7 @@ MAX_INT_BITS = 14_000
 SURROGATE = re.compile("[\ud800-\udfff]")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
-# `fit` has looked how deep values are, so nothing circular comes here.
+# `fit` has checked how deep values are, so none of them is circular.
 _COMPACT: dict[str, Any] = {
     "ensure_ascii": False,
     "separators": (",", ":"),
@@ -34,18 +34,18 @@ _encode_sorted = json.JSONEncoder(**_COMPACT, sort_keys=True).encode
 
 
 def text(value: Any) -> str:
-    """Return what two values share exactly if they are the same, down to the order of keys."""
-    # A quotation mark begins no other value's text.  Escapes would tell no more.
+    """Return text that is equal for two values exactly if they are, down to the order of keys."""
+    # No other value's text begins with a quotation mark, so escapes are not needed.
     if type(value) is str:
         return '"' + value
     if type(value) is int:
         return int.__repr__(value)
-    # Of a subclass, what JSON keeps: an enum's value, and markup as it is.
+    # What JSON keeps of a subclass: an enum's value, and markup's text.
     return '"' + str.__str__(value) if isinstance(value, str) else encode(value)
 
 
 def canonical(value: Any) -> str:
-    """Return what two values share exactly if they mean the same, in whatever order of keys."""
+    """Return text that is equal for two values exactly if they are, in any order of keys."""
     return text(value) if isinstance(value, str) else _encode_sorted(value)
 
 
@@ -76,7 +76,7 @@ def check_again(key: str, value: Any) -> None:
 
 
 def fit(values: Iterable[Any], depth: int = MAX_DEPTH) -> bool:
-    """Return, quickly, whether JSON gives all values back as they are; `check` says why not."""
+    """Return, quickly, whether JSON returns all values unchanged; `check` says why not."""
     for value in values:
         kind = type(value)
         if kind is str:
@@ -97,7 +97,7 @@ def fit(values: Iterable[Any], depth: int = MAX_DEPTH) -> bool:
 
 
 def fit_names(names: Iterable[Any]) -> bool:
-    """Return the same of a dict's keys."""
+    """Return the same for a dict's keys."""
     try:
         joined = "".join(names)
     except TypeError:

@@ -522,7 +522,7 @@ class TestNamingTheStore:
         err = io.StringIO()
 
         assert main(["count"], stderr=err, environ={"SESSION_STORE": "memory:"}) == 2
-        assert "SESSION_STORE: only the process that has them sees sessions in memory" in err.getvalue()
+        assert "SESSION_STORE: sessions in memory are visible only to the process that has them" in err.getvalue()
 
     def test_a_wrong_files_name_is_told_and_no_file_is_made(self, tmp_path: Path) -> None:
         """It would be the operator's, and the server could not open it."""
