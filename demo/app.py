@@ -1,15 +1,15 @@
 """The demo, wired: ``waitress-serve --listen=127.0.0.1:8080 demo.app:app``.
 
 ``SESSION_STORE`` says where sessions are kept (``sqlite:///sessions.db``, ``redis://localhost``),
-``SESSION_SECRET`` what signs the cookies, and ``SESSION_PROFILE=strict`` that visitors come over TLS alone;
-``demo/tls.sh`` puts nginx in front.
+``SESSION_SECRET`` is what signs the cookies, and ``SESSION_PROFILE=strict`` is for visitors who all come over
+TLS; ``demo/tls.sh`` puts nginx in front.
 
 ::
 
     router.py   from a path and a method to a page
     pages.py    what each page does with the session: the part to copy
     views.py    what it looks like, with html/ and style.css
-    forms.py    a form's fields, from a body that anybody may have sent
+    forms.py    a form's fields, from a body that any client may have sent
 """
 
 import logging
@@ -25,8 +25,8 @@ from .router import Router
 
 PROFILES: dict[str, dict[str, Any]] = {
     # "auto" is for clients that send no Secure cookie over plain http: WebTest, Safari on localhost, and every
-    # browser that asks another machine on the LAN.  Over TLS the cookie is Secure.  A site that has TLS
-    # everywhere leaves it out, because Secure is the default.
+    # browser on another machine of the LAN.  Over TLS the cookie is Secure.  A site that has TLS everywhere
+    # leaves it out, because Secure is the default.
     "": {"name": "connect.sid", "cookie": Cookie(secure="auto")},
     # As in docs/security.md.
     "strict": {
@@ -39,7 +39,7 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 
 def secret() -> str:
-    """Return what signs the cookies: ``SESSION_SECRET``, or random bytes that nobody else has."""
+    """Return what signs the cookies: ``SESSION_SECRET``, or random bytes."""
     given = os.environ.get("SESSION_SECRET")
     if not given:
         logging.getLogger("demo").warning(

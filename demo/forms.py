@@ -1,4 +1,4 @@
-"""A form's fields, from a body that anybody may have sent: bounded, strictly decoded, or refused."""
+"""A form's fields, from a body that any client may have sent: bounded, strictly decoded, or refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_BODY = 64 * 1024  # bytes; a login needs a hundred
 
 
 class BadForm(Exception):
-    """The body is no form of ours; ``status`` is the answer it gets."""
+    """The body is not one of our forms; ``status`` is the answer."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -38,5 +38,5 @@ def read_form(environ: dict[str, Any]) -> dict[str, str]:
         raise BadForm(400)
     try:
         return dict(parse_qsl(body.decode(), keep_blank_values=True, errors="strict"))
-    except ValueError:  # not UTF-8, as sent or behind its percent signs
+    except ValueError:  # not UTF-8, as it was sent or percent-encoded
         raise BadForm(400) from None

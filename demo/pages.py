@@ -15,38 +15,38 @@ from .router import Request, Response
 NAME = "admin"
 PASSWORD = "letmein"  # noqa: S105  # no secret: the page shows it
 
-PREFETCH = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_MOZ")  # where browsers say that nobody has clicked yet
+PREFETCH = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_MOZ")  # where browsers say that no one has clicked yet
 
 
 def home(request: Request) -> Response:
-    """Show the way in.  It does not look at the session, so there is no cookie to parse and no store to ask."""
+    """Show the way in, without looking at the session: no cookie is parsed and no store is asked."""
     return views.page("home", "Sessions for any WSGI app")
 
 
 def login_form(request: Request) -> Response:
-    """Ask who it is."""
+    """Ask for a name and a password."""
     if get_session(request.environ).get("login"):
         return views.redirect("/secureplace")
     return _login_page()
 
 
 def login(request: Request) -> Response:
-    """Let them in under a new id, or ask again."""
+    """Log the visitor in under a new id, or ask again."""
     name, password = request.form.get("username", ""), request.form.get("password", "")
-    # Both are always compared, in constant time: how long it takes tells which was wrong to nobody.
+    # Both are always compared, in constant time, so that the time does not tell which was wrong.
     right_name = hmac.compare_digest(name.encode(), NAME.encode())
     right_password = hmac.compare_digest(password.encode(), PASSWORD.encode())
     if not (right_name and right_password):
         return _login_page(name, failed=True)
     session = get_session(request.environ)
-    session.regenerate(user=name)  # whoever knew the id before the login must not follow them in
+    session.regenerate(user=name)  # an id that was known before the login is worth nothing now
     session["login"] = name
     session["browser"] = browser(request.environ.get("HTTP_USER_AGENT", ""))
     return views.redirect("/secureplace")
 
 
 def _login_page(name: str = "", *, failed: bool = False) -> Response:
-    """After a failure the name is kept, and the error is where a screen reader reads it with the fields."""
+    """After a failure, the name is kept, and a screen reader reads the error with the fields."""
     return views.page(
         "login",
         "Log in",
@@ -60,7 +60,7 @@ def _login_page(name: str = "", *, failed: bool = False) -> Response:
 
 
 def secureplace(request: Request, *, cookie_name: str, cookie: Cookie) -> Response:
-    """Show their session to those who are logged in: as a browser's inspector would, and never the id."""
+    """Show visitors who are logged in their session, as a browser's inspector would, but never the id."""
     session = get_session(request.environ)
     if not session.get("login"):
         return views.redirect("/login")
@@ -85,7 +85,7 @@ def secureplace(request: Request, *, cookie_name: str, cookie: Cookie) -> Respon
 
 
 def sessions(request: Request, *, store: ListingStore) -> Response:
-    """Show where they are logged in; a POST logs the others out."""
+    """Show where the user is logged in; a POST logs out the others."""
     session = get_session(request.environ)
     if session.user is None:
         return views.redirect("/login")
@@ -113,8 +113,8 @@ def duration(seconds: float) -> str:
 
 
 def browser(agent: str) -> str:
-    """Name the browser for its user; who lies about it is shown the lie."""
-    names = ("Firefox", "Edg", "OPR", "Chrome", "Safari", "curl")  # most claim to be one further on, too
+    """Name the browser for its user, as it names itself."""
+    names = ("Firefox", "Edg", "OPR", "Chrome", "Safari", "curl")  # most also claim to be one further to the right
     name = next((name for name in names if f"{name}/" in agent), "Unknown browser")
     system = re.search("Android|iPhone|iPad|Windows|Macintosh|Linux", agent)
     name = {"Edg": "Edge", "OPR": "Opera"}.get(name, name)
@@ -122,11 +122,11 @@ def browser(agent: str) -> str:
 
 
 def logout(request: Request) -> Response:
-    """End the session, if that is what its user asked for.
+    """End the session, if its user asked for it.
 
-    GET works because people link and type it.  So a GET that nobody may have meant must not: one that
-    fetches ahead, or comes from another origin, gets a button instead.  (Browsers send Sec-Fetch-Site
-    over https and to this very machine only.)  A POST from elsewhere does not get here: see app.py.
+    GET works because people link to it and type it.  So a GET that the user may not have meant must not
+    log out: a prefetch, or one from another origin, gets a button instead.  (Browsers send Sec-Fetch-Site
+    only over https and to localhost.)  A POST from another site does not get here: see app.py.
     """
     environ = request.environ
     ahead = any("prefetch" in environ.get(header, "").lower() for header in PREFETCH)

@@ -1,4 +1,4 @@
-"""From a path and a method to a page: 404 where there is no such path, 405 where it has no such method."""
+"""From a path and a method to a page: 404 if there is no such path, 405 if it lacks the method."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .forms import BadForm, read_form
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
-# Nothing is loaded, framed or posted but what is our own, and scripts not at all.
+# Only this site's own styles are loaded, forms post only to it, no page frames it, and no script runs.
 SECURITY = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -43,7 +43,7 @@ class Router:
     """A WSGI app of pages.
 
     Args:
-        routes: ``{path: {method: page}}``.  Who has GET has HEAD.
+        routes: ``{path: {method: page}}``.  A page with GET also has HEAD.
         error: makes the page for a status code.
     """
 

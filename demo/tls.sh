@@ -1,10 +1,10 @@
 #!/bin/sh
 # The demo behind nginx with TLS, with the strictest cookie that browsers know:
 #
-#     demo/tls.sh        then https://localhost:8443, and Ctrl+C in the end
+#     demo/tls.sh        then open https://localhost:8443; Ctrl+C ends it
 #
-# Needs nginx, openssl, and what README's command has put into .venv.  The certificate is for a day; nobody
-# has signed it, so the browser asks.
+# Needs nginx, openssl, and what README's command has installed in .venv.  The certificate is valid for a day
+# and self-signed, so the browser warns.
 set -e
 cd "$(dirname "$0")/.."
 dir=$(mktemp -d)
@@ -33,7 +33,7 @@ http {
 }
 END
 
-# Nobody but nginx reaches the socket, whose folder is this user's; so whoever comes by it is believed.
+# Only nginx reaches the socket, whose folder belongs to this user, so its headers are believed.
 SESSION_PROFILE=strict "${PYTHON:-.venv/bin/python}" -m waitress --unix-socket="$dir/app" \
     --trusted-proxy=localhost --trusted-proxy-headers=x-forwarded-proto demo.app:app &
 app=$!

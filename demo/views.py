@@ -1,4 +1,4 @@
-"""From a template and values to a response: every value is escaped, and no page is kept by caches."""
+"""From a template and values to a response: every value is escaped, and caches keep no page."""
 
 from html import escape
 from http import HTTPStatus
@@ -11,8 +11,8 @@ HERE = Path(__file__).parent
 TEMPLATES = {path.stem: Template(path.read_text(encoding="utf-8")) for path in (HERE / "html").glob("*.html")}
 STYLE = (HERE / "style.css").read_bytes()
 
-# No cache may show what a session has shown, nor may Back after the logout: the browser then asks for the page
-# anew, and gets to the login.  Over plain http, but not over TLS, WebKit shows it from its memory all the same.
+# No cache may show a session's pages to others, nor may Back after the logout: the browser then requests the page
+# again, and gets to the login.  Over plain http, but not over TLS, WebKit shows it from memory all the same.
 NO_STORE = {"Cache-Control": "no-store"}
 
 
@@ -35,7 +35,7 @@ def page(template: str, title: str, *, status: int = 200, **values: object) -> R
 
 
 def redirect(path: str) -> Response:
-    """Send the browser on, with GET."""
+    """Redirect the browser, with GET."""
     return Response(303, {**NO_STORE, "Location": path})
 
 
@@ -45,5 +45,5 @@ def error(status: int) -> Response:
 
 
 def stylesheet(request: Request) -> Response:
-    """Dress the pages; not looking at the session leaves it to caches."""
+    """Return the style sheet.  It does not look at the session, so caches may keep it."""
     return Response(200, {"Cache-Control": "public, max-age=300", "Content-Type": "text/css; charset=utf-8"}, STYLE)

@@ -10,7 +10,7 @@
             return MyStore()
 
 pytest and unittest both run it.  Each test's name is a rule, and its docstring says what goes wrong
-where the rule is broken.
+if a store breaks it.
 """
 
 from __future__ import annotations
@@ -58,10 +58,11 @@ SIMILAR = (
     "i\u0308d",
     "😀",
 )
-# Where columns, keys and file names end.  An id has at most 255 characters, a user any number.
+# Lengths at which columns, keys and file names end.  An id has at most 255 characters, a user any
+# number.
 LIMITS = (16, 32, 40, 63, 64, 100, 127, 128, 191, 250, 254)
 LONG = (255, 256, 300, 320, 511, 512, 1000, 1023, 1024, 4096)
-# Records, and others that differ from them by little: where an index or a comparison ends.
+# Records, and others that differ from them slightly, where an index or a comparison may end.
 ALIKE = {
     "short": (b"seen", (b"see", b"seen ", b"Seen", TOMBSTONE, b"\0seen", b"seen\0")),
     "long": (b"x" * 1000 + b"a", (b"x" * 1000 + b"b", b"y" + b"x" * 999 + b"a", b"x" * 1000)),
@@ -123,7 +124,7 @@ class _LoggingIn:
             session.update(self.data)
             session.save()
         except (StoreUnavailable, SessionConflict) as error:
-            # The middleware would make a 503 of it.
+            # The middleware would turn it into a 503.
             self.failure = error
         start_response("204 No Content", [])
         return []
@@ -142,8 +143,7 @@ def _middleware_of(app: object) -> SessionMiddleware:
             f"no SessionMiddleware was found in {app!r}, nor by its attributes wsgi_app and app:"
             " give log_in the SessionMiddleware itself"
         )
-    # Of one name, those inside the outermost pass by; of several names, the innermost is what the
-    # app gets.
+    # Of several with one name, the outermost serves; of several names, the app gets the innermost.
     names = [middleware._lifecycle.options.name for middleware in found]
     return found[names.index(names[-1])]
 
@@ -151,7 +151,7 @@ def _middleware_of(app: object) -> SessionMiddleware:
 def _middlewares(app: object) -> Iterator[SessionMiddleware]:
     """Yield every `SessionMiddleware` on the way from the server to the app."""
     waiting, seen = [app], set[int]()
-    # An object that makes up its attributes, such as a mock, would lead on for ever.
+    # An object that makes up its attributes, such as a mock, would lead on forever.
     while waiting and len(seen) < 100:
         layer = waiting.pop()
         if layer is None or id(layer) in seen:
@@ -169,11 +169,11 @@ class StoreContract:
     """What `Store` and `ListingStore` promise, as tests; mix it into a `unittest.TestCase`.
 
     Override `make_store`; the other hooks where the defaults do not fit.  The tests of listing are
-    skipped for a store that has no ``ids``, those of sharing for a store that stays in its process.
+    skipped for a store without ``ids``, those of sharing for a store that stays in its process.
     """
 
     tick = 0.1
-    """How exact the store is, in seconds: a record may end so much too early or too late."""
+    """How exact the store is, in seconds: a record may end that much too early or too late."""
 
     def make_store(self) -> Store:
         """Return a new, empty store.  It is closed after the test."""
@@ -194,7 +194,7 @@ class StoreContract:
     # One record
 
     def test_what_is_not_there_is_absent_to_every_verb(self) -> None:
-        """And stays absent: a touch or a replace that creates brings logged-out users back."""
+        """It stays absent: a touch or a replace that creates it brings logged-out users back."""
         store = self._store()
         for _ in range(2):
             for seen in (b"seen", TOMBSTONE):
@@ -222,7 +222,7 @@ class StoreContract:
             seen = data
 
     def test_an_id_that_is_taken_is_not_created_again(self) -> None:
-        """Or one visitor gets another's session."""
+        """Otherwise one visitor gets another's session."""
         store = self._store()
         ends = self._later()
         store.create("id", b"first", ends)
@@ -230,7 +230,7 @@ class StoreContract:
         self._holds(store, "id", b"first", ends)
 
     def test_only_what_was_seen_is_replaced(self) -> None:
-        """Or of two requests that overlap, one loses what it wrote."""
+        """Otherwise one of two overlapping requests loses what it wrote."""
         store = self._store()
         ends = self._later()
         for id, (seen, others) in ALIKE.items():
@@ -245,7 +245,7 @@ class StoreContract:
         self._holds(store, "short", b"new", self._later())
 
     def test_only_what_was_seen_is_touched(self) -> None:
-        """Or a touch that is late undoes a shorter lifetime."""
+        """Otherwise a late touch undoes a shorter lifetime."""
         store = self._store()
         ends = self._later()
         for id, (seen, others) in ALIKE.items():
@@ -258,7 +258,7 @@ class StoreContract:
             self._holds(store, "short", b"seen", ends)
 
     def test_what_was_deleted_stays_gone(self) -> None:
-        """A logout is final, whatever a request in flight does."""
+        """A logout is final, no matter what a request in flight does."""
         store = self._store()
         store.create("id", b"data", self._later(), "ann")
         _same(store.delete("id"), True)
@@ -283,7 +283,7 @@ class StoreContract:
             _same(store.load(id) is None, id == "i*")
 
     def test_every_read_sees_the_last_write(self) -> None:
-        """From every thread: a cache of reads lets a session go on after its logout."""
+        """In every thread: with a cache of reads, a session goes on after its logout."""
         store = self._store()
         for number, (writer, reader) in enumerate(
             ((store, store), (store, self._elsewhere(store)), (self._elsewhere(store), store))
@@ -293,7 +293,7 @@ class StoreContract:
     # Expiry
 
     def test_what_has_expired_is_absent_to_every_verb(self) -> None:
-        """Also where nothing has freed it yet."""
+        """Even if it has not been freed yet."""
         store = self._store()
         verbs: dict[str, Callable[[str], object]] = {
             "load": store.load,
@@ -380,7 +380,7 @@ class StoreContract:
             self._is_tombstone(store, old, new if inherits else None)
 
     def test_only_what_was_seen_is_rotated(self) -> None:
-        """Or a new id brings back what another request has changed meanwhile."""
+        """Otherwise a new id undoes what another request has changed meanwhile."""
         store = self._store()
         ends = self._later()
         for old, (seen, others) in ALIKE.items():
@@ -392,7 +392,7 @@ class StoreContract:
                 _same((store.load("new"), store.heir(old)), (None, None))
 
     def test_no_session_is_rotated_to_an_id_that_is_taken(self) -> None:
-        """By a session, by a tombstone, or by itself: two visitors would share one."""
+        """By a session, by a tombstone, or by itself: two visitors would share a session."""
         store = self._store()
         ends = self._later()
         for id in ("old", "taken", "buried"):
@@ -447,7 +447,7 @@ class StoreContract:
                     raise AssertionError(f"a tombstone ends after {ends - began} s")
 
     def test_a_tombstone_ends(self) -> None:
-        """With what it knew of its heir, or ids and memory run out."""
+        """And what it knew of its heir with it; otherwise ids and memory run out."""
         self._needs_a_clock()
         store = self._store()
         store.create("short", b"data", self.now() + 5 * self.tick)
@@ -466,7 +466,7 @@ class StoreContract:
             self._holds(store, f"{old} heir", b"data", self._later())
 
     def test_only_a_tombstone_has_an_heir(self) -> None:
-        """The next in line, whatever has become of it."""
+        """The next id, whatever has become of the session under it."""
         store = self._store()
         store.create("a", b"data", self._later())
         _same((store.heir("absent"), store.heir("a")), (None, None))
@@ -480,7 +480,7 @@ class StoreContract:
     # Listing
 
     def test_live_sessions_are_listed_once(self) -> None:
-        """And neither tombstones nor what has ended."""
+        """Tombstones and ended sessions are not."""
         store = self._listing()
         expected = {f"{number}" for number in range(300)} | set(SIMILAR)
         for id in expected:
@@ -496,7 +496,7 @@ class StoreContract:
         _same(sorted(store.ids()), sorted(expected))
 
     def test_a_user_has_the_sessions_that_are_his(self) -> None:
-        """Or "log out everywhere" forgets one, or ends someone else's."""
+        """Otherwise "log out everywhere" misses one, or ends another user's."""
         store = self._listing()
         users = ["ann", "Ann", "ann ", "an", "a*", "ann:1", "ann\0", "änn", "😀", "'", "nobody's"]
         users += [f"{'x' * length}{end}" for length in LIMITS + LONG for end in "ab"]
@@ -510,7 +510,7 @@ class StoreContract:
         _same(len(list(store.ids())), 3 * len(users) + 1)
 
     def test_an_id_that_is_taken_joins_no_other_list(self) -> None:
-        """Or a user is shown another's session, and can end it."""
+        """Otherwise a user is shown another's session, and can end it."""
         store = self._listing()
         store.create("id", b"first", self._later(), "ann")
         for user in ("bob", "ann"):
@@ -518,7 +518,7 @@ class StoreContract:
             _same((list(store.ids("ann")), list(store.ids("bob"))), (["id"], []))
 
     def test_what_has_ended_is_in_nobodys_list(self) -> None:
-        """Deleted, replaced by another id, expired."""
+        """By deletion, by another id, by its timeout."""
         store = self._listing()
         for id in ("deleted", "rotated", "live"):
             store.create(id, b"data", self._later(), "ann")
@@ -544,7 +544,7 @@ class StoreContract:
         _same(list(store.ids("ann")), ["id"])
 
     def test_a_session_joins_its_users_list_whenever_its_user_is_named(self) -> None:
-        """A record that another program wrote is listed once it was used here."""
+        """A record that another program wrote is listed once it has been used here."""
         store = self._listing()
         for id in ("replaced", "touched", "old"):
             store.create(id, b"data", self._later())
@@ -554,7 +554,7 @@ class StoreContract:
         _same(sorted(store.ids("ann")), ["replaced", "rotated", "touched"])
 
     def test_a_new_id_is_the_session_of_the_user_that_was_given(self) -> None:
-        """It leaves the list of the one before: who logs in is no longer who was here."""
+        """It leaves the previous user's list: the visitor has logged in as another user."""
         store = self._listing()
         for user in ("ann", "bob", None):
             old, new = f"old {user}", f"new {user}"
@@ -564,7 +564,7 @@ class StoreContract:
         _same(sorted(store.ids()), ["new None", "new ann", "new bob"])
 
     def test_a_listing_goes_on_while_sessions_come_and_go(self) -> None:
-        """What is there from beginning to end is listed, and nothing raises."""
+        """Sessions that are there all the time are listed, and nothing raises."""
         for user in (None, "ann"):
             store = self._listing()
             for number in range(300):
@@ -578,7 +578,7 @@ class StoreContract:
             _same({str(number) for number in range(0, 300, 2)} <= set(listed), True)
 
     def test_a_listing_misses_no_session_that_is_given_a_new_id(self) -> None:
-        """Or "log out everywhere" leaves it alive: the old id is dead, the new one not listed."""
+        """Otherwise "log out everywhere" misses it: the old id is dead, the new one not listed."""
         for user in (None, "ann"):
             for moments in ((0,), (1,), (100,), (0, 1, 50, 150)):
                 store = self._listing()
@@ -618,13 +618,13 @@ class StoreContract:
     # At once
 
     def test_threads_count_exactly(self) -> None:
-        """Compare and set is one step: eight threads, one counter, nothing lost."""
+        """Compare-and-set is one step: eight threads, one counter, nothing lost."""
         store = self._store()
         store.create("id", b"0", self._later())
         self._count([store] * THREADS)
 
     def test_of_many_that_create_an_id_one_does(self) -> None:
-        """Or two visitors share a session; a rotation creates, too."""
+        """Otherwise two visitors share a session; a rotation also creates."""
         store = self._store()
         for turn in range(20):
             for number in range(THREADS):
@@ -640,7 +640,7 @@ class StoreContract:
             _same(sum(self._lives(store, id) for id in live) >= len(live) - 1, True)
 
     def test_of_many_that_rotate_a_session_one_does(self) -> None:
-        """Or it goes on under two ids, one of which no logout ends."""
+        """Otherwise it goes on under two ids, one of which no logout ends."""
         store = self._store()
         for turn in range(20):
             store.create(f"id {turn}", b"data", self._later(), "ann")
@@ -655,7 +655,7 @@ class StoreContract:
             self._is_tombstone(store, f"id {turn}", news[moved.index(True)])
 
     def test_a_session_is_deleted_or_rotated_and_never_both(self) -> None:
-        """Or a logout is told that it has ended what lives on under another id."""
+        """Otherwise a logout seems done while the session lives on under another id."""
         store = self._store()
         for turn in range(20):
             store.create(f"id {turn}", b"data", self._later(), "ann")
@@ -671,7 +671,7 @@ class StoreContract:
             _same(self._lives(store, f"id {turn}"), False)
 
     def test_no_writer_brings_back_what_another_deletes(self) -> None:
-        """Logout against touch and replace: gone is gone, and only one delete is the one."""
+        """A logout beats touch and replace, and only one of several deletes returns True."""
         store = self._store()
         for turn in range(20):
             store.create(f"id {turn}", b"data", self._later(), "ann")
@@ -687,7 +687,7 @@ class StoreContract:
             _same(store.load(f"id {turn}"), None)
 
     def test_no_listing_misses_what_another_thread_rotates(self) -> None:
-        """Seven sessions that are given new ids meanwhile are all in every list."""
+        """Every list has all seven sessions that are given new ids meanwhile."""
         for user in (None, "ann"):
             store = self._listing()
             sessions = self._movers(store)
@@ -706,7 +706,7 @@ class StoreContract:
             self._while_they_move(store, sessions, list_all)
 
     def test_clear_ends_what_was_live_when_it_began(self) -> None:
-        """Also what is given new ids while it works."""
+        """Even sessions that are given new ids meanwhile."""
         store = self._listing()
         sessions = self._movers(store)
         self._while_they_move(store, sessions, store.clear)
@@ -730,14 +730,14 @@ class StoreContract:
         _same(other.touch("id", b"new", self._later(), "ann"), False)
 
     def test_stores_on_the_same_sessions_count_exactly(self) -> None:
-        """Compare and set is one step between processes, too."""
+        """Compare-and-set is one step between processes, too."""
         store = self._store()
         store.create("id", b"0", self._later())
         other = self._again(store)
         self._count([store, other] * (THREADS // 2))
 
     def test_closing_twice_is_closing_once(self) -> None:
-        """Servers do, at exit."""
+        """Some servers close twice, at exit."""
         store = self._store()
         store.create("id", b"data", self._later())
         store.close()
@@ -764,7 +764,7 @@ class StoreContract:
         return cast("ListingStore", store)
 
     def _elsewhere(self, store: Store) -> Store:
-        """Return the same store, as another thread uses it."""
+        """Return the same store, used by another thread."""
         thread = ThreadPoolExecutor(1)
         cast("unittest.TestCase", self).addCleanup(thread.shutdown)
         return cast("Store", _Elsewhere(store, thread))
@@ -781,7 +781,7 @@ class StoreContract:
 
     @contextmanager
     def _until(self, moment: float) -> Iterator[None]:
-        """Blame nothing on the store that may come of a machine too slow to look in time."""
+        """Do not blame the store where the machine was too slow to look in time."""
         try:
             yield
         except AssertionError:
@@ -805,7 +805,7 @@ class StoreContract:
         stored = self._load(store, id)
         _same(stored.data, data)
         _same(type(stored.data), bytes)
-        # Stores may round, and machines may be slow; an hour is a fault.
+        # Stores may round, and machines may be slow; an hour off is a fault.
         if abs(stored.expires_at - expires_at) > 60 + self.tick:
             raise AssertionError(f"{id!r} expires at {stored.expires_at}, not at {expires_at}")
 
@@ -852,7 +852,7 @@ class StoreContract:
         sessions: list[list[str]],
         moments: Collection[int],
     ) -> None:
-        """List, and give every session a new id whenever so many were listed."""
+        """List, and give every session a new id whenever that many were listed."""
 
         def rotate() -> None:
             for number, ids in enumerate(sessions):
@@ -880,7 +880,7 @@ class StoreContract:
     def _while_they_move(
         self, store: Store, sessions: list[list[str]], work: Callable[[], object]
     ) -> None:
-        """Work in one thread, while each other one gives new ids to a session."""
+        """Work in one thread, while each of the others gives new ids to a session."""
         done = threading.Event()
 
         def share(number: int) -> None:
@@ -892,7 +892,7 @@ class StoreContract:
                 return
             ids = sessions[number]
             while not done.is_set() and len(ids) < 500:
-                # Written down first, because it may be listed before this thread goes on.
+                # Noted first, because it may be listed before this thread goes on.
                 ids.append(f"{ids[0]} {len(ids)}")
                 if not self._rotate(store, *ids[-2:]):
                     return
@@ -915,7 +915,7 @@ class StoreContract:
 
 
 class _Elsewhere:
-    """A store whose every call is made by one other thread."""
+    """A store whose calls are all made by one other thread."""
 
     def __init__(self, store: Store, thread: ThreadPoolExecutor) -> None:
         self._store = store
@@ -949,7 +949,7 @@ def _bounded(ids: Iterator[str]) -> Iterator[str]:
 
 
 def _together(work: Callable[[int], Result]) -> list[Result]:
-    """Run ``work(0)``, ``work(1)``, … in threads that begin at once and are interrupted often."""
+    """Run ``work(0)``, ``work(1)``, … in threads that start together and are interrupted often."""
     begin = threading.Barrier(THREADS, timeout=30)
     results: dict[int, Result] = {}
     failures: list[BaseException] = []
