@@ -1,7 +1,7 @@
 """Every order in which two requests of one session can meet at the store, and very many of three.
 
-``MINISESSION_SCHEDULES=20000`` tries all schedules of nearly all threes, and others by chance: 1,400,000 in
-five minutes.
+``MINISESSION_SCHEDULES=100`` follows every three in up to 100 orders, and pairs in all: 390,000 schedules in a
+minute and a half.
 """
 
 from __future__ import annotations

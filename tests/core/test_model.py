@@ -1,6 +1,6 @@
 """Whatever a visitor's requests do, one after the other and one inside another: it is as the model has it.
 
-``MINISESSION_HISTORIES=1000000`` tries so many, in half an hour.
+``MINISESSION_HISTORIES=1000000`` tries so many, in 20 minutes.
 """
 
 from __future__ import annotations
