@@ -251,6 +251,7 @@ class Player:
             runs.append(json.dumps(sorted(session.items())))
             session["n"] = session.get("n", 0) + 1
             fill(session.setdefault("cart", []), len(runs))
+            self.held.append(session["cart"])
             if other and (len(runs) == 1 or fails == "is lost"):
                 self.other(session, other)
             if fails == "raises":

@@ -200,7 +200,7 @@ class ModelSession(MutableMapping[str, Any]):
         self.seen: Stored | None = None
         self.lifetime, self.created, self._user = model.options.max_age, model.birth, None
         self.old: Replaced | None = None
-        self.lifetime_set = self.owed = self.stored = self.rewrite = False
+        self.lifetime_set = self.owed = self.stored = self.saved = self.rewrite = False
         self.known = False  # a session stood behind this request, or a tombstone
         known = {id: found for id in self._ids if (found := model.find(id)) and not self._is_over(found)}
         live = next((id for id, found in known.items() if found.data is not None), None)
@@ -211,7 +211,7 @@ class ModelSession(MutableMapping[str, Any]):
             if self.ends - model.now < self._lifetime() / 2 and self._is_worth_a_touch(fresh):
                 known[live].expires_at = self.ends = fresh
         elif known:
-            self._id, self.status, self.known = [*known][-1], "gone", True
+            self._id, self.status, self.known = next(iter(known)), "gone", True
         return self
 
     def _is_over(self, found: Stored) -> bool:
@@ -247,12 +247,16 @@ class ModelSession(MutableMapping[str, Any]):
 
     def _snapshot(self) -> tuple[Any, ...]:
         self.handles.update(self.data)
-        return deepcopy(self.data), dict(self.handles), dict(self.lent), self.lifetime, self.lifetime_set
+        hands = dict(self.handles), dict(self.lent), dict(self.own)
+        return deepcopy(self.data), *hands, self.lifetime, self.lifetime_set
 
     def _restore(self, snapshot: tuple[Any, ...]) -> None:
-        data, self.handles, self.lent, self.lifetime, self.lifetime_set = snapshot
-        self.data = {}
+        """Be as before; but what was handed out since is the session's own still."""
+        data, handles, lent, own, self.lifetime, self.lifetime_set = snapshot
+        since = {key: value for key, value in {**self.handles, **self.data}.items() if id(value) in self.own}
+        self.handles, self.own, self.data = {**since, **handles}, {**self.own, **own}, {}
         self._become(data)
+        self.lent = {**{key: text(self.data[key]) for key in since if key in data}, **lent}
 
     def _write_into(self, old: Any, new: Any, times: Counter[int]) -> Any:
         """Return ``new`` in the very object ``old``, if the session made that and it stands in one place."""
@@ -422,8 +426,9 @@ class ModelSession(MutableMapping[str, Any]):
         self._take(self._present())
 
     def transact(self, run: Page) -> None:
-        self._writable()
+        self.look()
         self._must_be_open()
+        self._writable()
         self._store(asked=False)
         if self.seen is not None:
             self._catch_up()
@@ -431,6 +436,7 @@ class ModelSession(MutableMapping[str, Any]):
         try:
             for number in range(MAX_TRIES):
                 if number:
+                    self._restore(before)
                     self._take(self._present())
                 before = self._snapshot()
                 run(self)
@@ -468,7 +474,8 @@ class ModelSession(MutableMapping[str, Any]):
     def close(self) -> None:
         """Store what has changed, outside of a response."""
         if self.status == "open" and not self._changed():
-            self._touch_if_due()
+            with suppress(SessionGone):
+                self._touch_if_due()
         elif self.status == "open":
             self._replace()
         elif self.status == "gone" and self._changed():
@@ -482,7 +489,7 @@ class ModelSession(MutableMapping[str, Any]):
         elif self._changed():
             self._replace()
             self.owed = self.owed or self.lifetime is not None
-        elif self.rewrite or (options.resave and not self.stored):
+        elif self.rewrite or (options.resave and not self.saved):
             self._replace()
         elif asked or (not self.stored and (self.owed or options.rolling)):
             self._touch()
@@ -525,7 +532,7 @@ class ModelSession(MutableMapping[str, Any]):
         record = Stored(json.loads(text(self.data)), self.lifetime, self.created, self._user, ends, written_for)
         self.model.store[self._id] = record
         self.owed, self.lifetime_set, self.stored = self.owed or self.lifetime_set, False, True
-        self.rewrite = False
+        self.saved, self.rewrite = True, False
         self._see(record)
 
     def _see_what_is_there(self) -> Stored:
