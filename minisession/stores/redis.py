@@ -210,8 +210,7 @@ class RedisStore(Listing):
             self._warned = True
             log.warning(
                 "Redis evicts by maxmemory-policy %s: when its memory is full, sessions end early,"
-                " and a user's list of sessions may go before they do, which noeviction and"
-                " volatile-ttl do not let happen",
+                " and a user's list of sessions may go before they do; set it to noeviction",
                 policy,
             )
 

@@ -33,7 +33,7 @@ def left() -> float:
 
 
 class Budget:
-    """So many seconds for all that is done inside ``with``, and no more than an outer one leaves."""
+    """So many seconds for all that is done inside ``with``; at most what an outer one leaves."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

@@ -12,7 +12,7 @@ PAUSE = 0.3
 PATIENCE = 1.0
 """Seconds until the one call that tries again is taken for lost."""
 
-HASTE = 0.02
+HASTE = 0.01
 """Seconds that the first try after a lost answer may take: a node that is well answers sooner."""
 
 

@@ -634,6 +634,29 @@ class TestWithTheLeastRights(StoreContract, unittest.TestCase):
         return RedisStore(self.url, clock=self.clock)
 
 
+def test_in_a_cluster_the_rights_are_those_and_three_more(cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        rights = (*LEAST.split(), "+cluster|slots", "+cluster|nodes", "+asking")
+        node.client.execute_command("ACL SETUSER", "shop", "reset", "on", ">hunter2", *rights)
+    store = RedisStore(f"redis+cluster://shop:hunter2@127.0.0.1:{cluster.nodes[0].port}")
+    slot, at = slot_of(f"sess:{id_on(0)}"), time.time() + 3600
+    try:
+        assert store.create(id_on(0), b"data", at, "ann")
+        assert store.rotate(id_on(0), b"data", id_on(1), b"data", at, "ann", inherits=True)
+        assert store.heir(id_on(0)) == id_on(1)
+        assert list(store.ids()) == list(store.ids("ann")) == [id_on(1)]
+        cluster.open(slot, 0, 1)
+        assert store.create(id_on(0, "x"), b"data", at)
+        assert store.purge() == 0
+        assert store.clear() == 2
+    finally:
+        for node in cluster.nodes:
+            node.client.flushall()
+            node.client.execute_command("ACL DELUSER", "shop")
+        cluster.stable(slot)
+        store.close()
+
+
 class TestWhatIsRefused:
     @pytest.fixture
     def shop(self, server: RedisServer) -> Iterator[RedisStore]:
