@@ -21,7 +21,7 @@ from .opening import Opener
 from .options import Options
 from .shelf import Shelf
 from .stores.base import Store
-from .visit import DESTROYED, GONE, LIVE, NEW, UNSET, Replaced, Snapshot, Unset, Visit
+from .visit import DESTROYED, GONE, LIVE, NEW, UNSET, Replaced, Unset, Visit
 from .voice import Voice
 from .wire import record
 from .wire.attributes import Cookie
@@ -170,12 +170,12 @@ class Lifecycle:
         self._store(visit, asked=False)
         if visit.standing is LIVE:
             self._shelf.catch_up(visit)
-        before = self._snapshot(visit)
+        restore = visit.snapshot()
         results: list[T] = []
 
         def step(visit: Visit) -> bool:
-            nonlocal before
-            before = self._snapshot(visit)
+            nonlocal restore
+            restore = visit.snapshot()
             visit.transacting = True
             try:
                 results[:] = [run()]
@@ -189,13 +189,13 @@ class Lifecycle:
 
         def look(visit: Visit) -> None:
             # A try that was lost leaves nothing behind.
-            visit.restore(before)
+            restore()
             self._shelf.reload(visit)
 
         try:
             self._until_done(visit, step, look)
         except BaseException:
-            visit.restore(before)
+            restore()
             raise
         return results[0]
 
@@ -223,8 +223,9 @@ class Lifecycle:
             return None
         was_new = visit.standing is NEW
         try:
-            if visit.standing is not DESTROYED:
+            if visit.standing is GONE:
                 self._must_stand(visit)
+            elif visit.standing is not DESTROYED:
                 self._store(visit, asked=False)
         except SessionGone as gone:
             self._voice.lost(visit, gone, renewed=was_new)
@@ -265,45 +266,30 @@ class Lifecycle:
                 self._touch(visit)
 
     def _create(self, visit: Visit) -> None:
-        visit.check()
-        if visit.old is not None:
-            self._replace_old(visit)
-        # Stored by now, where it took the old one's place.
-        for _ in range(MAX_IDS):
-            if visit.standing is LIVE or self._shelf.create(visit):
-                break
-            visit.id = ""
-        else:
-            raise _no_free_id()
-        self._voice.created(visit)
+        """Store a new session, in the place of the one that it replaces, if that is still there.
 
-    def _replace_old(self, visit: Visit) -> None:
-        """Put a new session in the place of the one that it replaces, if that is still there.
-
-        Where another request was first, the new session is still to be created, or is gone: see
-        `_was_outrun`.
+        Where another request was first, the new session stands alone, or is gone: see `_was_outrun`.
         """
+        visit.check()
+        if visit.old is not None and not visit.old.seen:
+            self._was_outrun(visit, visit.old)
         taken = 0
-
-        def step(visit: Visit) -> bool:
-            if visit.old is not None and not visit.old.seen:
-                self._was_outrun(visit, visit.old)
-            return visit.old is None or self._shelf.rotate(visit, visit.old)
 
         def look(visit: Visit) -> None:
             nonlocal taken
             old = visit.old
-            if old is None:
-                return
-            if self._shelf.look_behind(visit, old) is None:
+            if old is not None and self._shelf.look_behind(visit, old) is None:
                 self._was_outrun(visit, old)
             elif visit.old is old:
                 taken += 1
                 visit.id = ""
                 if taken == MAX_IDS:
-                    raise _no_free_id()
+                    raise SessionError(
+                        f"genid returned {MAX_IDS} ids in a row that are taken: make it random"
+                    )
 
-        self._until_done(visit, step, look)
+        self._until_done(visit, self._shelf.create, look)
+        self._voice.created(visit)
 
     def _was_outrun(self, visit: Visit, old: Replaced) -> None:
         """Decide what becomes of a new session whose old one another request has replaced or ended.
@@ -385,9 +371,6 @@ class Lifecycle:
 
     # Small things
 
-    def _snapshot(self, visit: Visit) -> Snapshot:
-        return visit.snapshot(record.encode(visit, visit.frame, 0))
-
     def _must_stand(self, visit: Visit) -> None:
         if visit.standing is DESTROYED:
             raise SessionGone("this session was destroyed: call regenerate() to start an empty one")
@@ -401,7 +384,3 @@ class Lifecycle:
             raise SessionError(
                 f"{verb}() inside transact(): change the session's data there, and nothing else"
             )
-
-
-def _no_free_id() -> SessionError:
-    return SessionError(f"genid returned {MAX_IDS} ids in a row that are taken: make it random")

@@ -1,4 +1,4 @@
-"""What is done when: the table of the documentation, as two pure functions.
+"""What is done when: the table of the documentation, as pure functions.
 
 =============================  ===================================  ==============================
 the request's session          the store                            ``Set-Cookie``
@@ -23,28 +23,9 @@ from . import expiry
 from .options import Options
 from .visit import DESTROYED, LIVE, NEW, Visit
 
-
-class Step(enum.Enum):
-    """What a session needs of the store."""
-
-    NOTHING = enum.auto()
-    CREATE = enum.auto()
-    REPLACE = enum.auto()
-    REWRITE = enum.auto()
-    TOUCH = enum.auto()
-    TOUCH_FOR_COOKIE = enum.auto()
-    TOUCH_IF_DUE = enum.auto()
-
-
+# What a session needs of the store.
+Step = enum.Enum("Step", "NOTHING CREATE REPLACE REWRITE TOUCH TOUCH_FOR_COOKIE TOUCH_IF_DUE")
 NOTHING, CREATE, REPLACE, REWRITE, TOUCH, TOUCH_FOR_COOKIE, TOUCH_IF_DUE = Step
-
-
-class Send(enum.Enum):
-    """What a response tells the browser of its cookie."""
-
-    NOTHING = enum.auto()
-    COOKIE = enum.auto()
-    REMOVAL = enum.auto()
 
 
 def store(visit: Visit, options: Options, *, asked: bool) -> Step:
@@ -70,7 +51,7 @@ def is_something(visit: Visit) -> bool:
 def is_settled(visit: Visit, options: Options, now: float) -> bool:
     """Return whether the store and the browser have a live session as it is, and for long enough.
 
-    Of most requests it is true.  Then `store` and `send`, and whether a touch is due, come to the
+    Of most requests it is true.  Then `store` and `is_sent`, and whether a touch is due, come to the
     same as this, in three times as many steps.
     """
     if visit.standing is not LIVE or visit.lent or visit.max_age_set or visit.rewrite:
@@ -92,13 +73,7 @@ def is_pending(visit: Visit) -> bool:
     return (live and visit.max_age_set) or bool(visit.lent and visit.changed())
 
 
-NO_COOKIE, COOKIE, REMOVAL = Send
-
-
-def send(visit: Visit, options: Options) -> Send:
-    """Return what to tell the browser, once the store has done its part."""
-    if visit.standing is DESTROYED:
-        return REMOVAL if visit.carried else NO_COOKIE
+def is_sent(visit: Visit, options: Options) -> bool:
+    """Return whether the browser gets a cookie, once the store has done its part."""
     # What was stored may have ended since.
-    owed = visit.standing is LIVE and visit.stored and (visit.send or options.rolling)
-    return COOKIE if owed else NO_COOKIE
+    return visit.standing is LIVE and visit.stored and bool(visit.send or options.rolling)

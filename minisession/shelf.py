@@ -147,24 +147,19 @@ class Shelf:
     # Writing: one try each
 
     def create(self, visit: Visit) -> bool:
-        """Store a new session; False: its id is taken."""
-        id = visit.id or self.name(visit)
-        data, expires_at = self._encoded(visit)
-        if not self.store.create(id, data, expires_at, visit.user):
-            return False
-        self._settle(visit, data, expires_at)
-        return True
+        """Store a new session, in the place of the one that it replaces, if there is one.
 
-    def rotate(self, visit: Visit, old: Replaced) -> bool:
-        """Store a new session in the place of an old one; False: that has changed or ended."""
-        id = visit.id or self.name(visit)
-        data, expires_at = self._encoded(visit)
-        if not self.store.rotate(
-            old.id, old.seen, id, data, expires_at, visit.user, inherits=old.keep
-        ):
-            return False
-        self._settle(visit, data, expires_at)
-        return True
+        False: its id is taken, or the old one has changed or ended.
+        """
+        id, old, user = visit.id or self.name(visit), visit.old, visit.user
+        data, end = self._encoded(visit)
+        if old is None:
+            stored = self.store.create(id, data, end, user)
+        else:
+            stored = self.store.rotate(old.id, old.seen, id, data, end, user, inherits=old.keep)
+        if stored:
+            self._settle(visit, data, end)
+        return stored
 
     def replace(self, visit: Visit) -> bool:
         """Store a live session; False: its record has changed or ended."""
@@ -188,11 +183,10 @@ class Shelf:
         if visit.max_age_set:
             visit.send = visit.send or "has another max_age"
         visit.settle(data, expires_at)
-        if not record.EXPRESS_DROPS.isdisjoint(visit.data):
-            for key in record.EXPRESS_DROPS.intersection(visit.data):
-                self._journal.once(
-                    f"session[{key!r}] is stored, but express-session deletes that key as it loads"
-                )
+        for key in record.EXPRESS_DROPS.intersection(visit.data):
+            self._journal.once(
+                f"session[{key!r}] is stored, but express-session deletes that key as it loads"
+            )
 
     def _encoded(self, visit: Visit) -> tuple[bytes, float]:
         expires_at = self.deadline(visit)

@@ -28,11 +28,12 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from .merge import containers, fill
 from .wire.attributes import Cookie
-from .wire.record import Frame, decode
+from .wire.record import Frame, decode, encode
 from .wire.values import check_again, fit, text
 
 JSON = Any  # None, bool, int, float, str, and lists and str-keyed dicts of them
@@ -81,21 +82,6 @@ class Replaced(NamedTuple):
     # A tuple's repr would show all of it to logs and error trackers.
     def __repr__(self) -> str:
         return "<Replaced>"
-
-
-class Snapshot(NamedTuple):
-    """What `Visit.restore` goes back to."""
-
-    data: bytes
-    held: dict[str, JSON]
-    lent: dict[str, str | None]
-    own: dict[int, JSON]
-    max_age: float | None
-    max_age_set: bool
-
-    # As above.
-    def __repr__(self) -> str:
-        return "<Snapshot>"
 
 
 class Visit:
@@ -276,25 +262,28 @@ class Visit:
         self.data.clear()
         self.data.update(data)
 
-    def snapshot(self, data: bytes) -> Snapshot:
-        """Return what `restore` goes back to; ``data`` is the record of now."""
-        held, lent, own = dict(self.held), dict(self.lent), dict(self.own)
-        return Snapshot(data, held, lent, own, self.max_age, self.max_age_set)
+    def snapshot(self) -> Callable[[], None]:
+        """Return a function that returns to what is now.
 
-    def restore(self, before: Snapshot) -> None:
-        """Return to the snapshot, except for objects that the app had assigned and changed since.
-
-        What was handed out since stays the session's own.
+        Objects that the app had assigned, and changed since, stay changed.  What was handed out
+        since stays the session's own.
         """
-        since = {key: value for key, value in list(self.held.items()) if id(value) in self.own}
-        self.held, self.own = {**since, **before.held}, {**self.own, **before.own}
-        data = decode(before.data).data
-        # An object that has been put in two places since is back in one.
-        self.data.clear()
-        self.adopt(data)
-        new = [key for key in since if key in data and key not in before.lent]
-        self.lent = {**before.lent, **{key: text(self.data[key]) for key in new}}
-        self.max_age, self.max_age_set = before.max_age, before.max_age_set
+        stored = encode(self, self.frame, 0)
+        held, lent, own = dict(self.held), dict(self.lent), dict(self.own)
+        max_age, max_age_set = self.max_age, self.max_age_set
+
+        def restore() -> None:
+            since = {key: value for key, value in list(self.held.items()) if id(value) in self.own}
+            self.held, self.own = {**since, **held}, {**self.own, **own}
+            data = decode(stored).data
+            # An object that has been put in two places since is back in one.
+            self.data.clear()
+            self.adopt(data)
+            new = [key for key in since if key in data and key not in lent]
+            self.lent = {**lent, **{key: text(self.data[key]) for key in new}}
+            self.max_age, self.max_age_set = max_age, max_age_set
+
+        return restore
 
     def _handles(self) -> list[JSON]:
         """Return what the app holds that is not in the data any more, as others deleted the key."""

@@ -6,7 +6,7 @@ from . import plan
 from .errors import SessionError, SessionGone
 from .journal import Journal, Shown
 from .options import Options
-from .visit import LIVE, NEW, Visit
+from .visit import DESTROYED, LIVE, NEW, Visit
 from .wire import cookies
 from .wire.signing import Signer
 
@@ -21,12 +21,11 @@ class Voice:
 
     def answer(self, visit: Visit) -> str | None:
         """Return the ``Set-Cookie`` that a response owes the browser, and log why."""
-        match plan.send(visit, self._options):
-            case plan.COOKIE:
-                return self._cookie(visit)
-            case plan.REMOVAL:
-                self._journal.debug("cookie removed: destroyed")
-                return cookies.remove(self._options.name, visit.cookie, visit.https)
+        if plan.is_sent(visit, self._options):
+            return self._cookie(visit)
+        if visit.standing is DESTROYED and visit.carried:
+            self._journal.debug("cookie removed: destroyed")
+            return cookies.remove(self._options.name, visit.cookie, visit.https)
         if visit.standing is LIVE:
             self._journal.full(
                 "cookie of session %s not sent: the browser has it already", visit.id
