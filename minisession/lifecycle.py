@@ -14,15 +14,14 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from . import expiry, plan
+from .door import Door
 from .ending import end, has_live_heir
 from .errors import SessionConflict, SessionError, SessionGone, SessionTooLarge, StoreUnavailable
 from .journal import Journal, Shown, handle_of
-from .opening import Opener
 from .options import Options
 from .shelf import Shelf
 from .stores.base import Store
 from .visit import DESTROYED, GONE, LIVE, NEW, UNSET, Replaced, Unset, Visit
-from .voice import Voice
 from .wire import record
 from .wire.attributes import Cookie
 from .wire.signing import Signer
@@ -47,8 +46,7 @@ class Lifecycle:
         self.journal = Journal()
         self._now, self._sleep = options.clock, time.sleep
         self._shelf = Shelf(store, options, self.journal)
-        self._opener = Opener(self._shelf, signer, options, self.journal)
-        self._voice = Voice(signer, options, self.journal)
+        self._door = Door(self._shelf, signer, options, self.journal)
         self._in_process = bool(getattr(store, "in_process", False))
 
     # Opening
@@ -96,11 +94,11 @@ class Lifecycle:
         except SessionGone:
             pass
         except (StoreUnavailable, SessionConflict) as error:
-            self._voice.untouched(visit, error)
+            self._door.untouched(visit, error)
 
     def _find(self, visit: Visit, header: object) -> None:
         """Find it, and touch it where a slow request might outlast what is left of its lifetime."""
-        self._opener.find(visit, header)
+        self._door.open(visit, header)
         if visit.standing is not LIVE:
             return
         if visit.expires_at - self._now() < self._shelf.lifetime(visit) / 2:
@@ -228,8 +226,8 @@ class Lifecycle:
             elif visit.standing is not DESTROYED:
                 self._store(visit, asked=False)
         except SessionGone as gone:
-            self._voice.lost(visit, gone, renewed=was_new)
-        return self._voice.answer(visit)
+            self._door.lost(visit, gone, renewed=was_new)
+        return self._door.answer(visit)
 
     def commit_late(self, visit: Visit) -> None:
         """Store what changed after the headers, which no cookie can announce any more.
@@ -253,7 +251,7 @@ class Lifecycle:
                 try:
                     self._touch(visit)
                 except (StoreUnavailable, SessionConflict) as error:
-                    self._voice.untouched(visit, error)
+                    self._door.untouched(visit, error)
             case plan.TOUCH_IF_DUE:
                 self._touch_if_due(visit)
             case plan.CREATE:
@@ -289,7 +287,7 @@ class Lifecycle:
                     )
 
         self._until_done(visit, self._shelf.create, look)
-        self._voice.created(visit)
+        self._door.created(visit)
 
     def _was_outrun(self, visit: Visit, old: Replaced) -> None:
         """Decide what becomes of a new session whose old one another request has replaced or ended.
@@ -335,7 +333,7 @@ class Lifecycle:
             visit.untouchable = not self._shelf.touch(visit)
         except StoreUnavailable as error:
             visit.untouchable = True
-            self._voice.untouched(visit, error)
+            self._door.untouched(visit, error)
             return
         if visit.untouchable and ends <= self._now():
             self.journal.full("session %s not touched: it has expired meanwhile", visit.id)

@@ -59,10 +59,12 @@ MAY_IMPORT = {
         *("errors", "expiry", "journal", "merge", "options", "visit", "stores.base"),
         *("wire", "wire.cookies", "wire.record", "wire.signing", "wire.values"),
     },
-    "opening": {"journal", "options", "shelf", "visit", "wire", "wire.cookies", "wire.signing"},
-    "voice": {"errors", "journal", "options", "plan", "visit", "wire", "wire.cookies", "wire.signing"},
+    "door": {
+        *("errors", "journal", "options", "plan", "shelf", "visit"),
+        *("wire", "wire.cookies", "wire.signing"),
+    },
     "lifecycle": {
-        *("ending", "errors", "expiry", "journal", "opening", "options", "plan", "shelf", "visit", "voice"),
+        *("door", "ending", "errors", "expiry", "journal", "options", "plan", "shelf", "visit"),
         *("stores.base", "wire", "wire.attributes", "wire.record", "wire.signing"),
     },
     "exchange": {"errors", "lifecycle", "visit"},

@@ -1,0 +1,133 @@
+"""Where sessions come in by a cookie, and what browsers and the log are told as they leave."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from . import plan
+from .errors import SessionError, SessionGone
+from .journal import Journal, Shown
+from .options import Options
+from .shelf import Shelf
+from .visit import DESTROYED, GONE, LIVE, NEW, Visit
+from .wire import cookies
+from .wire.signing import Signer
+
+MAX_LOADS = 3
+"""Verified cookies of one request that the store is asked about."""
+
+REMEMBERED = 4096
+"""Verified cookies that are remembered, the latest ones."""
+
+LONGEST_REMEMBERED = 512
+"""Characters; longer cookies are rare, or not ours."""
+
+IS_NEW = "is new"
+
+
+class Door:
+    """Opens sessions by ``Cookie`` headers, and tells browsers and the log what became of them."""
+
+    def __init__(self, shelf: Shelf, signer: Signer, options: Options, journal: Journal) -> None:
+        self._shelf, self._signer, self._options, self._journal = shelf, signer, options, journal
+        # Visitors send the same text again and again, and looking up the result takes a tenth of
+        # the time.  An attacker who can read this memory can read the secret as well; and the store
+        # is asked every time whether the session lives.
+        self._recall = lru_cache(REMEMBERED)(self._verified)
+
+    # Opening
+
+    def open(self, visit: Visit, header: object) -> None:
+        """Load the first of the verified cookies that the store knows."""
+        asked: list[str] = []
+        for text in self._read(visit, header):
+            recalled = len(text) <= LONGEST_REMEMBERED
+            verified = self._recall(text) if recalled else self._verified(text)
+            if verified is None:
+                self._journal.debug("cookie ignored: its signature does not verify")
+                continue
+            id, current = verified
+            if id in asked or len(asked) == MAX_LOADS:
+                continue
+            asked.append(id)
+            if self._shelf.load(visit, id):
+                if not current:
+                    visit.send = "was signed by an older secret"
+                self._journal.full("session %s loaded", id)
+                return
+        if visit.known:
+            visit.end(GONE, visit.id)
+            self._journal.debug(
+                "session %s ended a moment ago: this request has none", Shown(visit.id)
+            )
+
+    def _read(self, visit: Visit, header: object) -> list[str]:
+        """Return the cookies of our name, as they were sent."""
+        name = self._options.name
+        values = cookies.read(header, name) if isinstance(header, str) else []
+        visit.carried = bool(values)
+        if not values:
+            self._journal.debug("new session: the request has no cookie %s", name)
+        # A sibling domain has set one, or Path or Domain were different once.
+        if len(values) > 1:
+            self._journal.info(
+                "duplicate: %d cookies %s; the first good one counts", len(values), name
+            )
+        return values
+
+    def _verified(self, text: str) -> tuple[str, bool] | None:
+        """Return `Signer.verify` of a cookie as the browser sent it."""
+        return self._signer.verify(cookies.decode(text))
+
+    # What became of it
+
+    def answer(self, visit: Visit) -> str | None:
+        """Return the ``Set-Cookie`` that a response owes the browser, and log why."""
+        if plan.is_sent(visit, self._options):
+            return self._cookie(visit)
+        if visit.standing is DESTROYED and visit.carried:
+            self._journal.debug("cookie removed: destroyed")
+            return cookies.remove(self._options.name, visit.cookie, visit.https)
+        if visit.standing is LIVE:
+            self._journal.full(
+                "cookie of session %s not sent: the browser has it already", visit.id
+            )
+        elif visit.standing is NEW:
+            self._journal.debug("cookie not sent: the session is new and empty")
+        elif not visit.carried:
+            self._journal.debug("cookie not sent: destroyed, and there was none")
+        return None
+
+    def _cookie(self, visit: Visit) -> str:
+        if visit.cookie.secure is True and not visit.https:
+            self._journal.once(
+                "a Secure cookie went out over plain http, where browsers keep it for localhost at"
+                ' most: serve over TLS, or use Cookie(secure="auto")'
+            )
+        self._tell(visit, "cookie sent: session %s %s", visit.send or "is rolling")
+        until = None if visit.max_age is None else visit.expires_at
+        now, value = self._options.clock(), self._signer.sign(visit.id)
+        return cookies.write(self._options.name, value, visit.cookie, visit.https, now, until)
+
+    def created(self, visit: Visit) -> None:
+        """Log that a session has just been stored for the first time."""
+        if visit.send != IS_NEW:
+            visit.send = "has a new id" if visit.renewed else IS_NEW
+        self._tell(visit, "session %s created")
+
+    def lost(self, visit: Visit, gone: SessionGone, *, renewed: bool = False) -> None:
+        """Log, once, that changes are not stored because the session has ended."""
+        if renewed or visit.max_age_set or (visit.lent and visit.changed()):
+            self._journal.warning("changes not stored, and no cookie sent: %s", gone)
+        visit.lent = {}
+
+    def untouched(self, visit: Visit, error: SessionError) -> None:
+        """Log that a touch failed."""
+        self._journal.warning("session %s not touched: %s", Shown(visit.id), error)
+
+    def _tell(self, visit: Visit, message: str, *args: object) -> None:
+        """Log in full; bounded for new sessions, which anyone can start by the thousand."""
+        if visit.send == IS_NEW:
+            self._journal.debug(message, Shown(visit.id), *args)
+        else:
+            self._journal.full(message, visit.id, *args)
