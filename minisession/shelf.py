@@ -190,7 +190,8 @@ class Shelf:
 
     def _encoded(self, visit: Visit) -> tuple[bytes, float]:
         expires_at = self.deadline(visit)
-        data = record.encode(visit, visit.frame, expires_at)
+        kept = Record(visit.data, visit.max_age, visit.created, visit.user)
+        data = record.encode(kept, visit.frame, expires_at)
         if len(data) > self._options.max_bytes:
             raise SessionTooLarge(
                 f"the session's record would have {len(data)} bytes and max_bytes is"

@@ -33,7 +33,7 @@ from typing import Any, Final, NamedTuple
 
 from .merge import containers, fill
 from .wire.attributes import Cookie
-from .wire.record import Frame, decode, encode
+from .wire.record import Frame, Record, decode, encode
 from .wire.values import check_again, fit, text
 
 JSON = Any  # None, bool, int, float, str, and lists and str-keyed dicts of them
@@ -268,7 +268,7 @@ class Visit:
         Objects that the app had assigned, and changed since, stay changed.  What was handed out
         since stays the session's own.
         """
-        stored = encode(self, self.frame, 0)
+        stored = encode(Record(self.data, self.max_age, self.created, self.user), self.frame, 0)
         held, lent, own = dict(self.held), dict(self.lent), dict(self.own)
         max_age, max_age_set = self.max_age, self.max_age_set
 

@@ -100,16 +100,13 @@ class Cookie:
 
     def _set_word(self, name: str, words: tuple[str, ...]) -> None:
         got = getattr(self, name)
-        if got is None:
-            return
-        if not isinstance(got, str):
-            raise TypeError(f"{name} must be one of {words} or None, not {got!r}")
-        for word in words:
-            if got.lower() == word.lower():
-                # The dataclass is frozen, but must set this itself.
-                object.__setattr__(self, name, word)
-                return
-        raise ValueError(f"{name} must be one of {words} or None, not {got!r}")
+        known = {word.lower(): word for word in words}
+        if isinstance(got, str) and got.lower() in known:
+            # The dataclass is frozen, but must set this itself.
+            object.__setattr__(self, name, known[got.lower()])
+        elif got is not None:
+            wrong = ValueError if isinstance(got, str) else TypeError
+            raise wrong(f"{name} must be one of {words} or None, not {got!r}")
 
     def check_name(self, name: str) -> None:
         """Raise ValueError where the prefix of ``name`` promises what this cookie does not keep."""
@@ -158,12 +155,9 @@ def rendered(cookie: Cookie, https: bool) -> str:
     """Return the attributes after ``name=value``, except ``Expires`` and ``Max-Age``."""
     secure, samesite = cookie.over(https)
     morsel = _morsel("name")
-    morsel["path"], morsel["domain"], morsel["samesite"] = (
-        cookie.path,
-        cookie.domain or "",
-        samesite or "",
-    )
+    morsel["path"], morsel["domain"] = cookie.path, cookie.domain or ""
     morsel["httponly"], morsel["secure"] = cookie.httponly, secure
+    morsel["samesite"] = samesite or ""
     rest = f"; Priority={cookie.priority}" if cookie.priority else ""
     # Morsel knows it from Python 3.14 on.
     rest += "; Partitioned" if cookie.partitioned else ""

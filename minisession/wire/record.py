@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from math import isfinite
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from ..expiry import moment
 from .attributes import Cookie
@@ -40,30 +40,10 @@ LONGEST_INT = 4_200
 
 # JSON's.
 _SPACE = " \t\n\r"
-# Stands for the cookie object of a record that begins as usual.
-_USUAL = object()
-# Our member, in a record that Express wrote.
+# Our member, in a record that Express wrote; the cookie, in one that begins as usual.
 _NOTHING: dict[str, Any] = {}
-
-
-class Members(Protocol):
-    """The parts of a session that are stored; see `Record`."""
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The app's."""
-
-    @property
-    def max_age(self) -> float | None:
-        """Seconds."""
-
-    @property
-    def created(self) -> float | None:
-        """Unix seconds."""
-
-    @property
-    def user(self) -> str | None:
-        """Whose it is."""
+# Stands where two sessions differ; no attribute has it.
+_BLANK = "\0"
 
 
 class Record(NamedTuple):
@@ -114,11 +94,11 @@ def decode(data: bytes, usual: bytes = b"") -> Record:
     """
     if usual and data.startswith(usual):
         members = _parsed(b'{"minisession":{' + data[len(usual) :])
-        cookie = members.pop("cookie", _USUAL)
+        cookie = members.pop("cookie", _NOTHING)
     else:
         members = _parsed(data)
         cookie = members.pop("cookie", None)
-    max_age = None if cookie is _USUAL else _max_age_in(cookie)
+    max_age = None if cookie is _NOTHING else _max_age_in(cookie)
     created, user = _ours_in(members.pop("minisession", _NOTHING))
     # A shorter record has neither deep nesting nor long integers.
     if len(data) > 2 * MAX_DEPTH:
@@ -159,9 +139,7 @@ def _ours_in(ours: Any) -> tuple[float | None, str | None]:
     created, user = ours.get("created"), ours.get("user")
     if created is not None and not _is_positive(created):
         raise ValueError("created is not a time")
-    if user is not None and not (
-        type(user) is str and user and (user.isascii() or not SURROGATE.search(user))
-    ):
+    if user is not None and (type(user) is not str or not user or SURROGATE.search(user)):
         raise ValueError("user is not text")
     return created, user
 
@@ -180,7 +158,7 @@ def _is_positive(value: Any) -> bool:
     return type(value) in (float, int) and 0 < value < 1e300
 
 
-def encode(record: Members, frame: Frame, expires_at: float) -> bytes:
+def encode(record: Record, frame: Frame, expires_at: float) -> bytes:
     """Write a record in this frame; the values are fit, as `values.fit` has seen."""
     age = expires = "null"
     if record.max_age is not None:
@@ -214,44 +192,32 @@ def _milliseconds(created: float) -> str:
 def frame(cookie: Cookie, https: bool) -> Frame:
     """Render the part of a record that the configuration determines, in Express' order."""
     secure, samesite = cookie.over(https)
-    before: dict[str, Any] = {
+    members = {
+        "originalMaxAge": _BLANK,
         "partitioned": cookie.partitioned or None,
-        "priority": cookie.priority,
-    }
-    after: dict[str, Any] = {
+        "priority": cookie.priority and cookie.priority.lower(),
+        "expires": _BLANK,
         # As Express does: a boolean for "auto", no member for False.
         "secure": secure if cookie.secure else None,
         "httpOnly": cookie.httponly,
         "domain": cookie.domain,
         "path": cookie.path,
-        "sameSite": samesite,
+        "sameSite": samesite and samesite.lower(),
     }
-    for words in (before, after):
-        for name in words.keys() & {"priority", "sameSite"}:
-            words[name] = words[name] and words[name].lower()
-    return _frame_around(before, after)
+    return _frame_around(members)
 
 
 def frame_of(data: bytes) -> Frame:
     """Return the frame that a stored record has, to store it again with the same attributes."""
-    cookie = dict(_parsed(data).pop("cookie"))
-    for name in ("originalMaxAge", "expires"):
-        cookie.pop(name, None)
-    return _frame_around({}, cookie)
+    # In this order, whatever the record's is.
+    blanks = {"originalMaxAge": _BLANK, "expires": _BLANK}
+    return _frame_around({**blanks, **_parsed(data)["cookie"], **blanks})
 
 
-def _frame_around(before: dict[str, Any], after: dict[str, Any]) -> Frame:
-    first, second = (
-        "".join(
-            f",{encode_value(n)}:{encode_value(v)}" for n, v in members.items() if v is not None
-        )
-        for members in (before, after)
-    )
-    start, middle, end = (
-        '{"cookie":{"originalMaxAge":',
-        f'{first},"expires":',
-        f'{second}}},"minisession":{{',
-    )
+def _frame_around(cookie: dict[str, Any]) -> Frame:
+    """Cut the text of a record apart where its cookie has the two blanks."""
+    text = encode_value({name: value for name, value in cookie.items() if value is not None})
+    start, middle, end = f'{{"cookie":{text},"minisession":{{'.split(encode_value(_BLANK), 2)
     return Frame(start, middle, end, f"{start}null{middle}null{end}".encode())
 
 

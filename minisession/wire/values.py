@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -20,17 +21,26 @@ MAX_INT_BITS = 14_000
 SURROGATE = re.compile("[\ud800-\udfff]")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
-# `fit` has checked how deep values are, so none of them is circular.
-_COMPACT: dict[str, Any] = {
-    "ensure_ascii": False,
-    "separators": (",", ":"),
-    "allow_nan": False,
-    "check_circular": False,
+_FIXES = {
+    "tuple": "use a list",
+    "set": "use sorted(…), a list",
+    "frozenset": "use sorted(…), a list",
+    "bytes": "use .hex() or base64 text",
+    "datetime": "use .isoformat()",
+    "date": "use .isoformat()",
+    "Decimal": "use str(…)",
+    "UUID": "use str(…)",
 }
-encode = json.JSONEncoder(**_COMPACT).encode
+_ANY_FIX = "store its parts (str, int, float, bool, None, list, dict with str keys)"
+
+# `fit` has checked how deep values are, so none of them is circular.
+_encoder = partial(json.JSONEncoder, ensure_ascii=False, allow_nan=False, check_circular=False)
+
+encode = _encoder(separators=(",", ":")).encode
 """Return a value as JSON text, its dicts in their own order."""
 
-_encode_sorted = json.JSONEncoder(**_COMPACT, sort_keys=True).encode
+canonical = _encoder(sort_keys=True).encode
+"""Return text that is equal for two values exactly if they mean the same, in any order of keys."""
 
 
 def text(value: Any) -> str:
@@ -42,11 +52,6 @@ def text(value: Any) -> str:
         return int.__repr__(value)
     # What JSON keeps of a subclass: an enum's value, and markup's text.
     return '"' + str.__str__(value) if isinstance(value, str) else encode(value)
-
-
-def canonical(value: Any) -> str:
-    """Return text that is equal for two values exactly if they are, in any order of keys."""
-    return text(value) if isinstance(value, str) else _encode_sorted(value)
 
 
 def check(key: str, value: Any) -> None:
@@ -138,7 +143,8 @@ def _explain(value: Any, path: tuple[str | int, ...]) -> None:
         _explain_container(value, path)
     else:
         name = type(value).__name__
-        raise _unfit(path, f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}", _fix(name))
+        a = "an" if name[0] in "aeiouAEIOU" else "a"
+        raise _unfit(path, f"{a} {name}", _FIXES.get(name, _ANY_FIX))
 
 
 def _explain_container(value: Any, path: tuple[str | int, ...]) -> None:
@@ -158,19 +164,3 @@ def _explain_container(value: Any, path: tuple[str | int, ...]) -> None:
 def _unfit(path: tuple[str | int, ...], what: str, fix: str) -> TypeError:
     where = "".join(f"[{step!r}]" for step in path)
     return TypeError(f"session{where} is {what}, and sessions are stored as JSON: {fix}")
-
-
-def _fix(name: str) -> str:
-    fixes = {
-        "tuple": "use a list",
-        "set": "use sorted(…), a list",
-        "frozenset": "use sorted(…), a list",
-        "bytes": "use .hex() or base64 text",
-        "datetime": "use .isoformat()",
-        "date": "use .isoformat()",
-        "Decimal": "use str(…)",
-        "UUID": "use str(…)",
-    }
-    return fixes.get(
-        name, "store its parts (str, int, float, bool, None, list, dict with str keys)"
-    )
