@@ -5,7 +5,7 @@ and writers for each other (`sqlite_file` has the connections).
 
 A session keeps its row for life: `rotate` writes the new id into it, and the tombstone of the old
 id gets a row of its own.  So a listing that goes once through the rows that were there when it
-began meets each of their sessions once, whatever is rotated meanwhile.
+began meets each of their sessions once, even if it is rotated meanwhile.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from math import isfinite
 from .base import TOMBSTONE, TOMBSTONE_LIFE, Stored
 from .sqlite_file import PAUSE, Schema, SQLiteFile
 
-APPLICATION_ID = 0x6D736573  # "mses", in the file's header: whose it is
-FREED_PER_CREATE = 8  # rows: more than a create adds, and few enough not to be felt
+APPLICATION_ID = 0x6D736573  # "mses", in the file's header: it is ours
+FREED_PER_CREATE = 8  # rows: more than a create adds, and too few to be noticed
 BATCH = 500  # rows that `purge`, `clear` and `ids` take at a time; deleting them takes some 0.04 s
 
-# What leads from each version to the next; a new file goes through all of them.
+# The statements that lead from each version to the next; a new file goes through all of them.
 #
-# Rows lie in the order in which they were created, and so do those that expire together.  WITHOUT
-# ROWID they would lie in the order of random ids, in a file that is an eighth larger and no faster.
+# Rows lie in the order in which they were created, so those that expire together lie together.
+# WITHOUT ROWID they would lie in the order of random ids, in a file that is an eighth larger and no
+# faster.
 VERSIONS = (
     (
         """
@@ -47,7 +48,7 @@ VERSIONS = (
 )
 
 LOAD = "SELECT data, expires_at FROM sessions WHERE id = ? AND expires_at > ?"
-# An expired row has its id until it is freed; it must not be in the way of a new one.
+# An expired row keeps its id until it is freed; it must not block a new one.
 CREATE = """
     INSERT INTO sessions (id, data, expires_at, user) VALUES (?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE
@@ -112,14 +113,14 @@ class SQLiteStore:
             20 s where it has something to write: in a new file, or in one of version 1.
         synchronous: ``"FULL"`` waits for the disk at every write: what was acknowledged survives a
             power cut.  ``"NORMAL"`` does not, and writes several times faster: a power cut may undo
-            the last writes, and a visitor who had just logged out is logged in again.  With either
-            the file stays sound, and a process that is killed loses nothing.
+            the last writes, and a visitor who had just logged out is logged in again.  With either,
+            the file stays intact, and a process that is killed loses nothing.
         clock: the time, in Unix seconds.
 
     Raises:
         TypeError, ValueError: an argument is wrong; the file or its folder cannot be written; or
-            the file is not a database, is another program's, is of a newer version, or belongs to
-            a user who is neither this process' nor root.
+            the file is not a database, or belongs to another program, or has a newer version, or
+            belongs to a user who is neither this process' nor root.
         StoreUnavailable: the file is locked, or the disk is full or broken.
     """
 
@@ -202,7 +203,7 @@ class SQLiteStore:
         return found[0][0] if found else None
 
     def delete(self, id: str) -> bool:
-        """Forget the record."""
+        """Delete the record."""
         return self._change(DELETE, id)
 
     def close(self) -> None:
@@ -221,7 +222,7 @@ class SQLiteStore:
         return self._free_all(EXPIRED, self._clock())
 
     def clear(self) -> int:
-        """Forget what was there at the call, batch by batch; return how many live sessions."""
+        """Delete what was there at the call, batch by batch; return how many live sessions."""
         return self._free_all(UP_TO, self._clock(), self._newest())
 
     def _newest(self) -> int:

@@ -124,7 +124,7 @@ class SQLiteFile:
         return self._idle.setdefault(os.getpid(), [])
 
     def _lend(self, work: Work[T]) -> T:
-        if self._identify() != self._identity:  # what is written to a file without a name is lost
+        if self._identify() != self._identity:  # what is written to a deleted file is lost
             raise FileNotFoundError("it was deleted or replaced while in use: restart the server")
         call = _Call()
         try:
@@ -133,7 +133,7 @@ class SQLiteFile:
             self._end(call)
             return result
         except BaseException:
-            # After `_end` there is nothing left to do.  Closing rolls back what was begun.
+            # After `_end` there is nothing to close.  Closing rolls back what was begun.
             while call.connection:
                 call.connection.pop().close()
             self._calls.discard(call)
@@ -141,7 +141,7 @@ class SQLiteFile:
 
     def _begin(self, call: _Call) -> None:
         """Count the call as under way, once no thread is about to fork; give it a connection."""
-        # Calls and forks enter themselves first and look for the other then: one sees the other.
+        # Calls and forks first enter themselves, then look for each other: one sees the other.
         self._calls.add(call)
         while _forking:
             self._calls.discard(call)
@@ -177,7 +177,7 @@ class SQLiteFile:
         call.connection[0].execute(f"PRAGMA synchronous = {self._synchronous}")
 
     def _patiently(self, run: Callable[[], T], seconds: float) -> T:
-        """Run, and again while others hold the lock.
+        """Run, and run again while others hold the lock.
 
         SQLite's own waiting sleeps up to 100 ms at a time, while calls that came later are served.
         """
@@ -218,7 +218,7 @@ def _transact(db: sqlite3.Connection, work: Work[T]) -> T:
 
 
 def _prepare(db: sqlite3.Connection, schema: Schema) -> None:
-    """Make what is missing; where nothing is, write nothing."""
+    """Make what is missing; if nothing is, write nothing."""
     if not schema.is_there(db):
         _transact(db, schema.make)
     (mode,) = db.execute("PRAGMA journal_mode").fetchone()
@@ -235,7 +235,7 @@ def _checked(path: str | os.PathLike[str]) -> str:
     if name == ":memory:":
         raise ValueError("path ':memory:' would be a database for each connection: use MemoryStore")
     if not name or "\0" in name or name.startswith(("file:", "sqlite:")):
-        raise ValueError(f"path must be a file's path, and no URL, not {name!r}")
+        raise ValueError(f"path must be a file's path, not a URL, not {name!r}")
     return name
 
 
@@ -272,7 +272,7 @@ _inherited: list[sqlite3.Connection] = []
 
 
 def _let_go(idle: dict[int, list[sqlite3.Connection]]) -> None:
-    """Close what a file that is forgotten has left open."""
+    """Close the connections that a file, no longer in use, has left open."""
     for process, connections in idle.items():
         while connections:
             if process == os.getpid():
@@ -291,7 +291,7 @@ def _before_fork() -> None:
 
 
 def _let_forks_pass() -> None:
-    """Wait, but not for a thread whose fork has failed without a word."""
+    """Wait, but not for a thread whose fork has failed silently."""
     until = time.monotonic() + 2 * PATIENCE
     while _forking:
         time.sleep(PAUSE[0])

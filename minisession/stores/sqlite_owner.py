@@ -1,8 +1,8 @@
-"""Whose a SQLite file is: what another user of the machine has planted is refused.
+"""Who owns a SQLite file: files that another user of the machine has planted are refused.
 
-A record says who is logged in, so a user who brings the file, a link to it, or a log beside it,
-could log in as anyone.  Only what belongs to this process' user or to root is trusted.  The folder
-may be another user's: what counts is who made what is in it.
+A record says who is logged in, so a user who puts the file, a link to it, or a log beside it in
+place could log in as anyone.  Only what belongs to this process' user or to root is trusted.  The
+folder may be another user's: the owners of the files in it count.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-LINKS = 40  # that are followed; the system's own limit
+LINKS = 40  # followed at most; the system's own limit
 BESIDE = "-wal", "-shm", "-journal"  # SQLite believes what it finds in these
 
 
@@ -23,8 +23,8 @@ def check_links(path: Path, links: int = LINKS) -> None:
     """Refuse a symbolic link on the way to ``path`` that another user may have planted.
 
     In a folder that everyone can write to, such as ``/tmp``, Linux itself does not follow the links
-    of other users; but we open what the path leads to, and then it sees none.  A link that belongs
-    to the folder's owner is followed: they decide anyway what is in their folder.
+    of other users; but we open the path's target, and then it sees none.  A link that belongs to
+    the folder's owner is followed: they decide in any case what is in their folder.
 
     Raises:
         PlantedError: there is one.
@@ -38,10 +38,10 @@ def check_links(path: Path, links: int = LINKS) -> None:
 
 
 def check_files(path: str) -> None:
-    """Refuse a database that is another user's, and what another user has put beside it.
+    """Refuse another user's database, and what another user has put beside it.
 
-    Several users may share a database that is root's and that their group can write to.  Then what
-    SQLite makes beside it belongs to one of them, and to the group.
+    Several users may share a database that belongs to root and that their group can write to.  Then
+    the files that SQLite makes beside it belong to one of them, and to the group.
 
     Raises:
         PlantedError: one of the files belongs to a user who is not trusted.

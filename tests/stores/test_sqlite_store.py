@@ -448,8 +448,8 @@ class TestFile:
         [
             (":memory:", ValueError, "MemoryStore"),
             ("", ValueError, "path must be a file's path"),
-            ("file:sessions.db", ValueError, "no URL"),
-            ("sqlite:///sessions.db", ValueError, "no URL"),
+            ("file:sessions.db", ValueError, "not a URL"),
+            ("sqlite:///sessions.db", ValueError, "not a URL"),
             ("a\0b", ValueError, "path must be"),
             (b"sessions.db", TypeError, "not bytes"),
             (None, TypeError, "not NoneType"),
