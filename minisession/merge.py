@@ -71,6 +71,8 @@ def fill(mine: Any, new: Any, own: Mapping[int, Any]) -> Any:
         mine[:] = common + new[len(common) :]
     else:
         filled = {key: fill(mine.get(key), value, own) for key, value in new.items()}
-        mine.clear()
+        # Where the keys stay as they are, nothing can interrupt this.
+        if [*mine] != [*filled]:
+            mine.clear()
         mine.update(filled)
     return mine

@@ -94,8 +94,9 @@ class Shelf:
             SessionGone: it has ended.
         """
         stored, found = self._reread(visit)
-        visit.live(visit.id, *stored)
         visit.take(found.data)
+        # After the data: what interrupts this must not leave as seen what was not.
+        visit.live(visit.id, *stored)
         visit.max_age, visit.max_age_set, visit.user = found.max_age, False, found.user
         self._take_created(visit, found.created)
 

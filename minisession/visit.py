@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from .merge import containers, fill
@@ -206,9 +206,8 @@ class Visit:
 
     def live(self, id: str, seen: bytes, expires_at: float) -> None:
         """Stand for a stored record."""
-        self.standing, self.known = LIVE, True
-        self.id, self.seen, self.expires_at = id, seen, expires_at
-        self.untouchable = False
+        self.standing, self.id, self.seen, self.expires_at = LIVE, id, seen, expires_at
+        self.known, self.untouchable = True, False
 
     def settle(self, data: bytes, expires_at: float) -> None:
         """Count what was just stored as what was seen."""
@@ -239,13 +238,17 @@ class Visit:
         self.adopt(data)
         self.lent = {key: text(self.data[key]) for key in list(self.held) if key in self.data}
 
-    def adopt(self, data: dict[str, JSON]) -> None:
+    def adopt(self, data: dict[str, JSON], present: Mapping[str, JSON] | None = None) -> None:
         """Make the data these, in place where the app holds a list or dict that we made.
 
         Never into an object that the app assigned, such as a constant of a module, or that stands
-        in two places: another then takes its place.
+        in two places: another then takes its place.  ``present`` is what the data are if they are
+        not to be looked at.
         """
-        met = Counter(id(value) for value in containers([*self.data.values(), *self._handles()]))
+        present = self.data if present is None else present
+        # What the app holds may not be in the data any more, as others deleted the key.
+        handles = [value for key, value in list(self.held.items()) if present.get(key) is not value]
+        met = Counter(id(value) for value in containers([*present.values(), *handles]))
         own = {key: value for key, value in self.own.items() if met[key] == 1}
         for key, held in list(self.held.items()):
             if key not in data or data[key] is held:
@@ -259,8 +262,8 @@ class Visit:
                 self._own([held])
             else:
                 del self.held[key]
-        self.data.clear()
-        self.data.update(data)
+        # At once: what interrupts this leaves the session with data.
+        self.data = data
 
     def snapshot(self) -> Callable[[], None]:
         """Return a function that returns to what is now.
@@ -269,25 +272,23 @@ class Visit:
         since stays the session's own.
         """
         stored = encode(Record(self.data, self.max_age, self.created, self.user), self.frame, 0)
-        held, lent, own = dict(self.held), dict(self.lent), dict(self.own)
-        max_age, max_age_set = self.max_age, self.max_age_set
+        held, lent, own = dict(self.held), self._noted(), dict(self.own)
+        seen, max_age, max_age_set = self.seen, self.max_age, self.max_age_set
 
         def restore() -> None:
             since = {key: value for key, value in list(self.held.items()) if id(value) in self.own}
             self.held, self.own = {**since, **held}, {**self.own, **own}
             data = decode(stored).data
             # An object that has been put in two places since is back in one.
-            self.data.clear()
-            self.adopt(data)
+            self.adopt(data, present={})
+            if self.standing is LIVE:
+                # Or what others have stored since would count as seen.
+                self.seen = seen or self.seen
             new = [key for key in since if key in data and key not in lent]
             self.lent = {**lent, **{key: text(self.data[key]) for key in new}}
             self.max_age, self.max_age_set = max_age, max_age_set
 
         return restore
-
-    def _handles(self) -> list[JSON]:
-        """Return what the app holds that is not in the data any more, as others deleted the key."""
-        return [value for key, value in list(self.held.items()) if self.data.get(key) is not value]
 
     def _own(self, values: list[JSON]) -> None:
         self.own.update((id(value), value) for value in containers(values))

@@ -258,7 +258,7 @@ def test_a_list_that_is_not_fit_is_named_by_every_merge() -> None:
         session["cart"].append({1, 2})
         other.visit(put("n", 1))
         for verb in (Session.touch, Session.save, lambda session: session.transact(len)):
-            with pytest.raises(TypeError, match="cart.*set"):
+            with pytest.raises(TypeError, match=r"cart.*set"):
                 verb(session)
         session["cart"].clear()
 
@@ -476,6 +476,68 @@ def test_a_lost_try_of_a_transaction_leaves_nothing_behind() -> None:
     browser.visit(page)
 
     assert browser.visit(data) == {"k": 1, "n": 2, "cart": ["before", "theirs", "mine"]}
+
+
+# Exceptions at any line: a time limit, a stack that is full
+
+
+class TimeIsUp(BaseException):
+    pass
+
+
+def interrupted(verb: Page, line: int) -> tuple[bool, dict[str, Any]]:
+    """Interrupt a verb at its n-th line; return whether it had that many, and what is stored in the end."""
+    browser = logged_in(Site(), n=0, cart={"items": []})
+    other = browser.twin()
+    rooms = {"minisession.visit", "minisession.shelf", "minisession.lifecycle", "minisession.merge"}
+    lines = 0
+
+    def trace(frame: Any, event: str, arg: object) -> Any:
+        nonlocal lines
+        if frame.f_globals.get("__name__") not in rooms:
+            return None
+        lines += event == "line"
+        if lines == line:
+            raise TimeIsUp
+        return trace
+
+    def theirs(session: Session) -> None:
+        session["theirs"] = 1
+        session["cart"]["items"].append("theirs")
+
+    def page(session: Session) -> None:
+        items = session["cart"]["items"]
+        session["mine"] = 1
+        other.visit(theirs)
+        tracing = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            verb(session)
+        except TimeIsUp:
+            pass
+        finally:
+            sys.settrace(tracing)
+        session["later"] = items is session["cart"]["items"]
+
+    browser.visit(page)
+    return lines >= line, browser.visit(data)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [Session.save, Session.touch, Session.reload, lambda session: session.transact(lambda s: s.update(n=s["n"] + 1))],
+    ids=["save", "touch", "reload", "transact"],
+)
+def test_an_exception_at_any_line_of_a_verb_loses_nothing(verb: Page) -> None:
+    """The app goes on, and what it changes next is not stored over what it has not seen."""
+    line, more = 0, True
+    while more:
+        line += 1
+        more, kept = interrupted(verb, line)
+        assert (kept["k"], kept["theirs"], kept["later"]) == (1, 1, True), line
+        assert kept["n"] in (0, 1)
+        assert kept.get("mine", 1) == 1
+    assert line > 100
 
 
 # Threads
