@@ -132,13 +132,7 @@ class SessionMiddleware:
         """Serve one request (PEP 3333)."""
         outer = environ.get(self._mark)
         if outer is not None and outer.phase != "closed":
-            # An app may also call itself, through the same one.
-            if outer.lifecycle is not self._lifecycle:
-                self._lifecycle.journal.once(
-                    f"a second SessionMiddleware named {self._lifecycle.options.name!r} is inside"
-                    " another, and its store, secret and timeouts count for nothing: take one away,"
-                    " or rename it"
-                )
+            self._warn_of_a_second(outer)
             return self.app(environ, start_response)
         exchange = Exchange(self._lifecycle, environ)
         environ[KEY], environ[self._mark] = Session(exchange), exchange
@@ -164,6 +158,15 @@ class SessionMiddleware:
         except BaseException:
             response.abandon(body)
             raise
+
+    def _warn_of_a_second(self, outer: Exchange) -> None:
+        # An app may also call itself, through the same one.
+        if outer.lifecycle is not self._lifecycle:
+            self._lifecycle.journal.once(
+                f"a second SessionMiddleware named {self._lifecycle.options.name!r} is inside"
+                " another, and its store, secret and timeouts count for nothing: take one away,"
+                " or rename it"
+            )
 
     @contextmanager
     def session_from(self, cookie_header: str) -> Iterator[Session]:

@@ -31,8 +31,8 @@ NOTHING, CREATE, REPLACE, REWRITE, TOUCH, TOUCH_FOR_COOKIE, TOUCH_IF_DUE = Step
 def store(visit: Visit, options: Options, *, asked: bool) -> Step:
     """Return what to do with a session that is new or live; ``asked``: by `save`."""
     if visit.standing is NEW:
-        wanted = asked or options.save_uninitialized or is_something(visit)
-        return CREATE if wanted else NOTHING
+        wanted = asked, options.save_uninitialized, is_something(visit)
+        return CREATE if any(wanted) else NOTHING
     if visit.max_age_set or (visit.lent and visit.changed()):
         return REPLACE
     if visit.rewrite or (options.resave and not visit.saved):
