@@ -39,8 +39,12 @@ class Door:
 
     def open(self, visit: Visit, header: object) -> None:
         """Load the first of the verified cookies that the store knows."""
+        texts = cookies.read(header, self._options.name) if isinstance(header, str) else []
+        visit.carried = bool(texts)
+        if len(texts) != 1:
+            self._tell_how_many(len(texts))
         asked: list[str] = []
-        for text in self._read(visit, header):
+        for text in texts:
             recalled = len(text) <= LONGEST_REMEMBERED
             verified = self._recall(text) if recalled else self._verified(text)
             if verified is None:
@@ -61,19 +65,13 @@ class Door:
                 "session %s ended a moment ago: this request has none", Shown(visit.id)
             )
 
-    def _read(self, visit: Visit, header: object) -> list[str]:
-        """Return the cookies of our name, as they were sent."""
+    def _tell_how_many(self, number: int) -> None:
         name = self._options.name
-        values = cookies.read(header, name) if isinstance(header, str) else []
-        visit.carried = bool(values)
-        if not values:
+        if number == 0:
             self._journal.debug("new session: the request has no cookie %s", name)
-        # A sibling domain has set one, or Path or Domain were different once.
-        if len(values) > 1:
-            self._journal.info(
-                "duplicate: %d cookies %s; the first good one counts", len(values), name
-            )
-        return values
+        else:
+            # A sibling domain has set one, or Path or Domain were different once.
+            self._journal.info("duplicate: %d cookies %s; the first good one counts", number, name)
 
     def _verified(self, text: str) -> tuple[str, bool] | None:
         """Return `Signer.verify` of a cookie as the browser sent it."""

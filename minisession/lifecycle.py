@@ -101,7 +101,7 @@ class Lifecycle:
         self._door.open(visit, header)
         if visit.standing is not LIVE:
             return
-        if visit.expires_at - self._now() < self._shelf.lifetime(visit) / 2:
+        if visit.expires_at - self._now() < (visit.max_age or self.options.idle_timeout) / 2:
             with suppress(SessionGone):
                 self._touch_if_due(visit)
 
@@ -201,7 +201,7 @@ class Lifecycle:
         """Return when the session ends if it is not used again."""
         if visit.standing is LIVE and not visit.max_age_set and visit.expires_at != float("inf"):
             return visit.expires_at
-        options, lifetime = self.options, self._shelf.lifetime(visit)
+        options, lifetime = self.options, visit.max_age or self.options.idle_timeout
         return expiry.deadline(self._now(), visit.created, lifetime, options.absolute_timeout)
 
     def name(self, visit: Visit) -> str:
@@ -326,7 +326,7 @@ class Lifecycle:
         if visit.untouchable:
             return
         fresh, ends = self._shelf.deadline(visit), visit.expires_at
-        if not expiry.touch_is_due(ends, fresh, self._shelf.lifetime(visit)):
+        if not expiry.touch_is_due(ends, fresh, visit.max_age or self.options.idle_timeout):
             self.journal.full("session %s not stored: unchanged", visit.id)
             return
         try:

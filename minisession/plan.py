@@ -58,7 +58,7 @@ def is_settled(visit: Visit, options: Options, now: float) -> bool:
         return False
     if visit.send or options.always:
         return False
-    lifetime = options.idle_timeout if visit.max_age is None else visit.max_age
+    lifetime = visit.max_age or options.idle_timeout
     fresh = expiry.deadline(now, visit.created, lifetime, options.absolute_timeout)
     return not expiry.touch_is_due(visit.expires_at, fresh, lifetime)
 

@@ -42,7 +42,11 @@ class Shelf:
             return False
         visit.live(id, *stored)
         visit.data, visit.max_age, created, visit.user = found
-        self._take_created(visit, created)
+        # As a rule; before this look, it was the beginning of the request.
+        if created is not None and created <= visit.created:
+            visit.created = created
+        else:
+            self._take_created(visit, created)
         return True
 
     def read(self, visit: Visit, id: str, stored: Stored | None) -> Record | None:
@@ -202,10 +206,6 @@ class Shelf:
 
     # Small things
 
-    def lifetime(self, visit: Visit) -> float:
-        """Return the seconds that a session lives after a use."""
-        return self._options.idle_timeout if visit.max_age is None else visit.max_age
-
     def deadline(self, visit: Visit) -> float:
         """Return when a session that is used now ends.
 
@@ -213,7 +213,7 @@ class Shelf:
             SessionGone: the absolute timeout has come meanwhile.
         """
         now, absolute = self._now(), self._options.absolute_timeout
-        fresh = now + (self._options.idle_timeout if visit.max_age is None else visit.max_age)
+        fresh = now + (visit.max_age or self._options.idle_timeout)
         if absolute is not None:
             fresh = min(fresh, visit.created + absolute)
         if fresh <= now:

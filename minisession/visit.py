@@ -148,16 +148,19 @@ class Visit:
 
     def put(self, values: dict[str, JSON]) -> None:
         """Change the data."""
+        data, lent, held = self.data, self.lent, self.held
         for key, value in values.items():
-            self.lend(key)
+            # As `lend` does.
+            if key not in lent:
+                lent[key] = text(data[key]) if key in data else None
             if isinstance(value, (list, dict)):
-                if self.data.get(key) is not value:
+                if data.get(key) is not value:
                     # The app's own from now on, even if it once came from us.
                     self.own.pop(id(value), None)
-                self.held[key] = value
-            else:
-                self.held.pop(key, None)
-        self.data.update(values)
+                held[key] = value
+            elif held:
+                held.pop(key, None)
+        data.update(values)
 
     def drop(self, key: str) -> None:
         """Delete a key.
@@ -199,8 +202,10 @@ class Visit:
 
     def check(self) -> None:
         """Raise TypeError if a list or dict in the app's hands is no longer fit for JSON."""
-        for key in list(self.held):
-            check_again(key, self.data.get(key))
+        held = list(self.held)
+        if held and not fit([self.data.get(key) for key in held]):
+            for key in held:
+                check_again(key, self.data.get(key))
 
     # Taking what the store has
 
@@ -215,8 +220,7 @@ class Visit:
         self.stored, self.saved, self.old = True, True, None
         self.max_age_set = self.rewrite = False
         # Not emptied: another thread may have changed a key since the record was written.
-        for key in [*self.lent, *self.held]:
-            self.lent[key] = _AS_STORED
+        self.lent.update(dict.fromkeys([*self.lent, *self.held], _AS_STORED))
 
     def end(self, standing: Standing, id: str) -> None:
         """Stand for a session that has ended."""
