@@ -44,7 +44,8 @@ class Lifecycle:
     def __init__(self, store: Store, signer: Signer, options: Options) -> None:
         self.store, self.options = store, options
         self.journal = Journal()
-        self._now, self._sleep = options.clock, time.sleep
+        self._now = options.clock
+        self._sleep: Callable[[float], object] = time.sleep
         self._shelf = Shelf(store, options, self.journal)
         self._door = Door(self._shelf, signer, options, self.journal)
         self._in_process = bool(getattr(store, "in_process", False))

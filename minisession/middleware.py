@@ -229,7 +229,10 @@ def _checked(store: Store) -> Store:
         )
     missing = [verb for verb in VERBS if not hasattr(store, verb)]
     if missing:
+        # A URL may hold a password.
+        is_url = isinstance(store, str)
+        shown, fix = ("a str", ": open_store(url) opens a URL's") if is_url else (repr(store), "")
         raise TypeError(
-            f"store must keep the Store protocol: {store!r} has no {', '.join(missing)}"
+            f"store must keep the Store protocol: {shown} has no {', '.join(missing)}{fix}"
         )
     return store

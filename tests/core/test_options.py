@@ -474,7 +474,7 @@ class HalfStore:
         (HalfStore, ("must be an instance", "store=HalfStore(...)")),
         (HalfStore(), ("has no replace, touch, rotate, heir, delete, close",)),
         (None, ("None has no load",)),
-        ("redis://localhost", ("has no load",)),
+        ("redis://localhost", ("has no load", "open_store")),
         ({}, ("has no load",)),
     ],
     ids=["class", "another class", "half", "None", "URL", "dict"],
@@ -482,6 +482,13 @@ class HalfStore:
 def test_O22_a_store_is_an_instance_with_the_six_verbs(store: Any, parts: tuple[str, ...]) -> None:
     """None is what an unset setting gives: falling back to memory would lose sessions silently."""
     refused(TypeError, "store", *parts, store=store)
+
+
+def test_O22_an_url_that_is_taken_for_a_store_is_not_shown() -> None:
+    """It may hold a password, and errors end up in logs."""
+    with pytest.raises(TypeError) as caught:
+        middleware(app, store="redis://:hunter2@localhost")
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
