@@ -25,6 +25,10 @@ MIDDLE = """
 """
 
 
+# Whether a page is there.  On its way to another site, Firefox passes through an empty one in another process.
+THERE = "document.readyState === 'complete' && location.protocol !== 'about:'"
+
+
 class Cookie(NamedTuple):
     """A cookie as the browser has stored it; ``session`` is whether it ends with the browser."""
 
@@ -167,7 +171,7 @@ class Visitor(ABC):
         page = next(self._pages)
         self.run(f"window.page = {page}")
         act()
-        self.until(lambda: self.run(f"return window.page !== {page} && document.readyState === 'complete'"))
+        self.until(lambda: self.run(f"return window.page !== {page} && {THERE}"))
 
     def until(self, holds: Callable[[], T]) -> T:
         """Ask until it is so, and return what was answered."""
