@@ -267,7 +267,7 @@ class Lifecycle:
     def _create(self, visit: Visit) -> None:
         """Store a new session, in the place of the one that it replaces, if that is still there.
 
-        Where another request was first, the new session stands alone, or is gone: see `_was_outrun`.
+        If another request was first, the new session stands alone or is gone: see `_was_outrun`.
         """
         visit.check()
         if visit.old is not None and not visit.old.seen:

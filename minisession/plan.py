@@ -49,10 +49,10 @@ def is_something(visit: Visit) -> bool:
 
 
 def is_settled(visit: Visit, options: Options, now: float) -> bool:
-    """Return whether the store and the browser have a live session as it is, and for long enough.
+    """Return whether a live session needs neither the store nor a cookie.
 
-    Of most requests it is true.  Then `store` and `is_sent`, and whether a touch is due, come to the
-    same as this, in three times as many steps.
+    It is true of most requests.  `store`, `is_sent` and the check whether a touch is due would give
+    the same answer, in three times as many steps.
     """
     if visit.standing is not LIVE or visit.lent or visit.max_age_set or visit.rewrite:
         return False

@@ -33,15 +33,15 @@ MAX_PASSES = 8
 """Of a listing, over masters whose slots go on moving."""
 
 OUTDATED = ("MOVED", "CLUSTERDOWN", "MASTERDOWN", "READONLY")
-"""Answers that make the map doubtful."""
+"""Answers after which the map may be out of date."""
 
 
 class Cluster:
     """A Redis Cluster.
 
     Args:
-        seeds: addresses of some of its nodes, of which one at least answers.
-        seconds: that a call may take.
+        seeds: addresses of some of its nodes, at least one of which answers.
+        seconds: the time that a call may take.
         monotonic: the time.
         make: returns a `Node` for an address; nothing is sent yet.
         remap: returns the address under which one that the Cluster names is reached from here.
@@ -70,8 +70,7 @@ class Cluster:
         """Carry the commands out in this order, neighbours on one node in one round trip.
 
         Raises:
-            StoreUnavailable: they may have been carried out, or some of them, or none.  `FOREIGN`
-            as in
+            StoreUnavailable: all, some or none of them may have been carried out.  `FOREIGN` as in
                 `Node`.
         """
         replies: list[Any] = []
@@ -91,7 +90,7 @@ class Cluster:
         return [replies[number] for number in range(len(commands))]
 
     def scan(self, prefix: bytes, type: str) -> Iterator[list[bytes]]:
-        """Yield the keys that begin so, and are of this type, of one master after the other.
+        """Yield the keys of this type that begin with this, of one master after the other.
 
         Where slots move meanwhile, a key may have left a master that was not looked at for one that
         was, so all are looked at again, and keys are named twice.
@@ -230,7 +229,7 @@ class Cluster:
         raise nonsense()
 
     def _install(self, slots: list[Address | None]) -> None:
-        """Take a new map; part with nodes that it does not have, once their calls have ended."""
+        """Take a new map; drop nodes that it lacks, once their calls have ended."""
         self._slots = slots
         if not self._nodes.keys() <= set(slots):
             later = threading.Timer(self.budget.seconds, self._part_with_others)
@@ -245,7 +244,7 @@ class Cluster:
         """Have the map fetched by a thread: it may ask nodes that are gone, which takes time."""
         now = self._now()
         if self._slots and now >= self._refresh_at:
-            self._refresh_at = now + 10  # should the thread get lost, as in a fork
+            self._refresh_at = now + 10  # in case the thread is lost, as in a fork
             threading.Thread(target=self._fetch_again, daemon=True).start()
 
     def _fetch_again(self) -> None:

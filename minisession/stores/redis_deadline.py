@@ -1,4 +1,4 @@
-"""One time limit for all that a call waits for: connecting, TLS, AUTH, and each piece of an answer.
+"""One time limit for everything a call waits for: connecting, TLS, AUTH, each piece of an answer.
 
 redis-py limits each wait by itself, so that a node which answers each exchange just in time, or
 byte by byte, keeps a call for as long as it likes.  There is no public way to limit the whole.
@@ -33,7 +33,7 @@ def left() -> float:
 
 
 class Budget:
-    """So many seconds for all that is done inside ``with``; at most what an outer one leaves."""
+    """A limit, in seconds, of everything inside ``with``; at most what an outer one leaves."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

@@ -10,10 +10,10 @@ PAUSE = 0.3
 """Seconds in which no call waits for a node that has just kept one waiting in vain."""
 
 PATIENCE = 1.0
-"""Seconds until the one call that tries again is taken for lost."""
+"""Seconds after which the one call that tries again counts as lost."""
 
 HASTE = 0.01
-"""Seconds that the first try after a lost answer may take: a node that is well answers sooner."""
+"""Seconds that the first try after a lost answer may take: a healthy node answers sooner."""
 
 
 class Gate:

@@ -20,7 +20,7 @@ GRACE = 60
 """Seconds.  A login under way has its entry in the user's index, and no record yet."""
 
 SAMPLE = 64
-"""Entries looked at when a user's index has grown by 32, so that the dead stay the fewer."""
+"""Entries looked at when a user's index has grown by 32, so that most of them are alive."""
 
 TICK = 0.004
 """Seconds.  A listing begins so much later, so that Redis' milliseconds tell what was before it."""
@@ -106,7 +106,7 @@ class Listing:
         return done_of(self._eval(script, keys, *arguments)) > 0
 
     def _end_heir(self, id: bytes) -> bool:
-        """End the session that has come of a tombstone, also while it goes on being rotated."""
+        """End the session that goes on from a tombstone, even while it is being rotated."""
         done = self._end_at_once(id) if self._together else self._end_by_steps(id)
         if done == 2:
             raise SessionConflict("a session was given new ids faster than it could be ended")
@@ -196,5 +196,5 @@ def done_of(reply: Any) -> int:
 
 def _texts(ids: Iterable[bytes]) -> Iterator[str]:
     for id in ids:
-        with suppress(UnicodeDecodeError):  # somebody else's key: no cookie can name it
+        with suppress(UnicodeDecodeError):  # a foreign key, which no cookie can name
             yield id.decode()

@@ -1,9 +1,9 @@
 """A link to one Redis on which no call waits for long.
 
-The exchanges are redis-py's, by its public API, but for three things.  It repeats commands whose
-answer was lost, and they may have been carried out: here none is.  It gives a connection back when
-an exchange was broken off, and the next call would read another's answer: here it is closed.  And
-it changes what commands answer, by their names: here it does not.
+The exchanges are redis-py's, by its public API, except for three things.  redis-py repeats commands
+whose answer was lost, although they may have been carried out: here, none is repeated.  It gives a
+connection back when an exchange was broken off, so that the next call would read another's answer:
+here, it is closed.  And it changes replies by the names of their commands: here, it does not.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _HASTY = Budget(HASTE)
 
 
 class Lent:
-    """A pool as redis-py's client sees it: what that gives back stays with the caller for a moment.
+    """A pool for redis-py's client, whose returned connection stays with the caller for a moment.
 
     The caller knows whether the exchange was whole, and ends it by `settle`.
     """
@@ -89,7 +89,7 @@ class Lent:
 
 
 class Line:
-    """A client of redis-py's for a pool, with `Lent`'s manners."""
+    """A client of redis-py's for a pool, which is treated as `Lent` says."""
 
     def __init__(self, pool: ConnectionPool) -> None:
         self.pool = pool
@@ -127,10 +127,10 @@ class Node:
 
     Args:
         pool: connections to it.
-        seconds: that a call may take.
+        seconds: the time that a call may take.
         monotonic: the time.
         look: is shown once what INFO says of its memory.
-        renew: returns a pool without those that idle; None if the connections are not ours.
+        renew: returns a pool without the idle ones; None if the connections are not ours.
     """
 
     together = True
@@ -156,8 +156,7 @@ class Node:
 
         Raises:
             StoreUnavailable: they may have been carried out, or not.  With ``foreign``, a key of
-            another
-                type is not one, but `FOREIGN`.
+                another type does not raise it, but is `FOREIGN`.
         """
         return checked(self.ask(commands), foreign)
 
@@ -170,14 +169,14 @@ class Node:
         (begun, hasty), look = self._gate.enter(), self._look
         try:
             with _HASTY if hasty else self.budget:
-                # What the first call asks besides is part of its round trip.
+                # The first call's additional question is part of its round trip.
                 replies = self._line.exchange(commands if look is None else [*commands, INFO])
         except Busy:
             self._gate.not_tried()
             raise
         except RedisTimeout as error:
             if self._gate.in_vain(begun):
-                # What made one connection hang may have cut off all that idle.
+                # Whatever made one connection hang may have cut off all idle ones.
                 self._anew()
             raise unavailable(error) from None
         except FAILURES as error:
@@ -191,7 +190,7 @@ class Node:
         return replies
 
     def scan(self, prefix: bytes, type: str) -> Iterator[list[bytes]]:
-        """Yield the keys that begin so, and are of this type, in batches."""
+        """Yield the keys of this type that begin with this, in batches."""
         pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*"
         cursor = None
         while cursor != b"0":
@@ -213,7 +212,7 @@ class Node:
             self._line = Line(self._renew())
 
     def _mind_failover(self, replies: list[Any]) -> None:
-        """After a failover, lead no call over an old connection: a new one finds the new master."""
+        """After a failover, send no call over an old connection: a new one finds the new master."""
         errors = (code_of(reply) for reply in replies if isinstance(reply, ResponseError))
         if not {"READONLY", "MASTERDOWN"}.isdisjoint(errors):
             self._anew()

@@ -35,7 +35,7 @@ _CODES = {
 _REDIRECTION = re.compile(r"(?:(?:MOVED|ASK) )?(\d{1,5}) (\S*):(\d{1,5})")
 
 FOREIGN = False
-"""A reply, where asked for: the key holds a list, a hash, or whatever else is not ours."""
+"""A reply, where asked for: the key holds a list, a hash, or another value that is not ours."""
 
 
 class Refusal(StoreUnavailable):
@@ -51,7 +51,7 @@ class Refusal(StoreUnavailable):
 
 
 class Busy(StoreUnavailable):
-    """All of the process' connections are in use: no fault of Redis'."""
+    """All of the process' connections are in use, which is not a fault of Redis."""
 
 
 class Redirection(NamedTuple):
@@ -127,7 +127,7 @@ def nonsense() -> StoreUnavailable:
 
 
 def unavailable(error: Exception) -> StoreUnavailable:
-    """Say what is wrong without what an error may quote: ids and data."""
+    """Return what is wrong, without the ids and data that an error may quote."""
     told = isinstance(error, (RedisError, RedisClusterException))
     told = told and not isinstance(error, InvalidResponse)
     text = str(error).partition(", with args")[0] if told else "no answer that could be understood"

@@ -6,12 +6,12 @@ user, which is written before the record.  Scripts compare bytes and never decod
 are sent in full: EVAL takes as long as EVALSHA (measured), and no restart, failover or
 ``SCRIPT FLUSH`` can have lost them.
 
-In a Cluster, a slot that is being moved lets no key be made where it is moved from.  So whatever a
-script has deleted there, it cannot write again, and a script of two keys of which one is missing is
+In a Cluster, a slot that is being moved lets no key be made where it is moved from.  So a script
+cannot write again what it has deleted there, and a script of two keys of which one is missing is
 refused.
 """
 
-# What `pcall` returns of a list or a hash is an error: no record of ours, and never what was seen.
+# For a list or a hash, `pcall` returns an error: it is not a record of ours, and was never seen.
 _SEEN = b"""\
 local found = redis.pcall('GET', KEYS[1])
 if found ~= ARGV[1] then

@@ -1,4 +1,4 @@
-"""From a URL to connections; what is wrong with it is said at construction."""
+"""From a URL to connections; a URL that is wrong is an error at construction."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SILENT: dict[str, Any] = (
 
 
 class Limits(NamedTuple):
-    """How long a call may wait, in seconds, for what; and how many connections there may be."""
+    """The seconds that a call may wait, for each kind of wait, and the number of connections."""
 
     connect_timeout: float
     read_timeout: float
@@ -52,8 +52,8 @@ class Target(NamedTuple):
     """What a URL stands for.
 
     Attributes:
-        seeds: a Cluster's nodes; empty where it is none.
-        seconds: that a call may take.
+        seeds: a Cluster's nodes; empty for a single node.
+        seconds: the time that a call may take.
         pool: returns new connections to what the URL names, or to this host and port.
     """
 
@@ -67,8 +67,7 @@ def target(url: str, limits: Limits) -> Target:
 
     Raises:
         TypeError, ValueError: it is not Redis', or has an option that redis-py does not know, or a
-        file
-            that is not there.  The message does not quote it, for the password's sake.
+            file that is not there.  The message does not quote it, as it may hold a password.
     """
     url, clustered = re.subn(r"\A(rediss?)\+cluster:", r"\1:", url)
     options = {
@@ -78,8 +77,8 @@ def target(url: str, limits: Limits) -> Target:
         "timeout": limits.pool_timeout,
         "retry": NEVER,
         "protocol": 2,
-        # hiredis takes TLS' session tickets for data that nobody asked for, unless an answer has
-        # come after them.
+        # hiredis takes TLS' session tickets for unrequested data, unless an answer has come after
+        # them.
         **({} if url.startswith("rediss:") else SILENT),
     }
     try:
