@@ -231,7 +231,7 @@ def _checked(store: Store) -> Store:
     if missing:
         # A URL may hold a password.
         is_url = isinstance(store, str)
-        shown, fix = ("a str", ": open_store(url) opens a URL's") if is_url else (repr(store), "")
+        shown, fix = ("a str", ": use open_store(url)") if is_url else (repr(store), "")
         raise TypeError(
             f"store must keep the Store protocol: {shown} has no {', '.join(missing)}{fix}"
         )
