@@ -117,6 +117,8 @@ class Door:
         """Log, once, that changes are not stored because the session has ended."""
         if renewed or visit.max_age_set or (visit.lent and visit.changed()):
             self._journal.warning("changes not stored, and no cookie sent: %s", gone)
+        else:
+            self._journal.debug("cookie not sent: %s", gone)
         visit.lent = {}
 
     def untouched(self, visit: Visit, error: SessionError) -> None:

@@ -367,6 +367,36 @@ def test_why_a_session_was_stored_and_a_cookie_sent_or_not(
 
 
 @pytest.mark.parametrize(
+    ("meanwhile", "words"),
+    [
+        (lambda store: store.delete(VICTIM), ["is not in the store", "not sent: session {} ended while this request"]),
+        (
+            lambda store: store.rotate(VICTIM, store.load(VICTIM).data, "heir", b"{}", math.inf, inherits=True),
+            ["not sent: session {} ended while this request"],
+        ),
+    ],
+    ids=["destroyed", "a new id"],
+)
+def test_why_no_cookie_was_sent_for_a_session_that_ended_meanwhile(
+    meanwhile: Callable[[Any], object], words: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    store = with_victim(clock)
+
+    def work(session: Session) -> None:
+        session.get("k")
+        caplog.clear()
+        meanwhile(store)
+
+    send(make(work, store=store, clock=clock, rolling=True), OURS)
+
+    handle = handle_of(VICTIM)
+    assert [word.format(handle) in line for word, line in zip(words, caplog.messages, strict=True)] == [True] * len(
+        words
+    )
+
+
+@pytest.mark.parametrize(
     "header", [f"{OURS}; {signed('second')}", f"{NAME}=x; {OURS}", f"{OURS}; {NAME}=x"], ids=["B9", "B8", "B8 reverse"]
 )
 def test_R20_several_cookies_of_our_name_are_an_event(header: str, caplog: pytest.LogCaptureFixture) -> None:
