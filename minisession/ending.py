@@ -15,13 +15,15 @@ from .stores.base import TOMBSTONE, Store, Stored
 MAX_LINKS = 32
 """Heirs that are followed before it is a conflict."""
 
+Belongs = Callable[[Stored | None], bool]
+
 
 def end(
     store: Store,
     id: str,
     *,
     spared: Container[str] = (),
-    belongs: Callable[[Stored], bool] | None = None,
+    belongs: Belongs | None = None,
     followed: set[str] | None = None,
     most: int = MAX_LINKS,
 ) -> bool:
@@ -31,7 +33,7 @@ def end(
         store: where it is.
         id: what it is or was known by.
         spared: ids that are left alone, as heirs too.
-        belongs: says of an heir's record whether it is to be ended; by default each is.
+        belongs: says of what an heir's id stands for whether it is to be ended; by default it is.
         followed: gets the ids that were followed, from which nothing else is to be ended.
         most: heirs that are followed.
 
@@ -54,10 +56,8 @@ def end(
             continue
         if ended or id in spared:
             return False
-        if belongs is not None:
-            stored = store.load(id)
-            if stored is None or (stored.data != TOMBSTONE and not belongs(stored)):
-                return False
+        if belongs is not None and not belongs(store.load(id)):
+            return False
         if store.delete(id):
             return True
         # It has been given another new id since, or has ended: its heir tells which.

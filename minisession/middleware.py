@@ -137,9 +137,7 @@ class SessionMiddleware:
         exchange = Exchange(self._lifecycle, environ)
         environ[KEY], environ[self._mark] = Session(exchange), exchange
         wrapper = environ.get("wsgi.file_wrapper")
-        files = (
-            [] if wrapper is None or isinstance(wrapper, type) else _remembered(environ, wrapper)
-        )
+        files = [] if wrapper is None or isinstance(wrapper, type) else _watched(environ, wrapper)
         response = Response(exchange, start_response, environ)
         body: Iterable[bytes] | None = None
         try:
@@ -150,14 +148,11 @@ class SessionMiddleware:
                 response.finish()
                 return body
             return response.stream(body)
-        except (StoreUnavailable, SessionConflict) as error:
+        except BaseException as error:
             response.abandon(body)
-            if response.sent:
+            if response.sent or not isinstance(error, (StoreUnavailable, SessionConflict)):
                 raise
             return response.unavailable(error)
-        except BaseException:
-            response.abandon(body)
-            raise
 
     def _warn_of_a_second(self, outer: Exchange) -> None:
         # An app may also call itself, through the same one.
@@ -200,7 +195,7 @@ class SessionMiddleware:
             exchange.close()
 
 
-def _remembered(environ: dict[str, Any], wrapper: Callable[..., Any]) -> list[object]:
+def _watched(environ: dict[str, Any], wrapper: Callable[..., Any]) -> list[object]:
     """Give the app a file wrapper that remembers what it returned, in the list that this returns.
 
     Needed where the server's is not a class, whose instances it could recognise (uWSGI, mod_wsgi).
@@ -227,12 +222,10 @@ def _checked(store: Store) -> Store:
         raise TypeError(
             f"store must be an instance: write store={store.__name__}(...), with the brackets"
         )
-    missing = [verb for verb in VERBS if not hasattr(store, verb)]
+    missing = ", ".join(verb for verb in VERBS if not hasattr(store, verb))
     if missing:
         # A URL may hold a password.
         is_url = isinstance(store, str)
         shown, fix = ("a str", ": use open_store(url)") if is_url else (repr(store), "")
-        raise TypeError(
-            f"store must keep the Store protocol: {shown} has no {', '.join(missing)}{fix}"
-        )
+        raise TypeError(f"store must keep the Store protocol: {shown} has no {missing}{fix}")
     return store

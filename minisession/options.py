@@ -40,14 +40,17 @@ class Options:
     clock: Callable[[], float] = time.time
     # Every request counts as one that looks at its session.
     always: bool = field(init=False)
-    # The part of records that the cookie determines, over https and over http; empty where the
-    # cookie is a function.
+    # The part of records that the cookie determines, over https and over http; not
+    # there where the cookie is a function.
     _frames: Mapping[bool, Frame] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_name(self.name)
         if isinstance(self.cookie, Cookie):
             self.cookie.check_name(self.name)
+            frames = {https: record.frame(self.cookie, https) for https in (True, False)}
+            # The dataclass is frozen, but must set this itself.
+            object.__setattr__(self, "_frames", frames)
         elif isinstance(self.cookie, type) or not callable(self.cookie):
             raise TypeError(
                 f"cookie must be a Cookie, or a callable (environ) -> Cookie, not {self.cookie!r}"
@@ -60,16 +63,7 @@ class Options:
         if self.absolute_timeout is not None:
             checks.seconds("absolute_timeout", self.absolute_timeout)
         checks.count("max_bytes", self.max_bytes)
-        # The dataclass is frozen, but must set this itself.
-        always = self.resave or self.save_uninitialized or self.rolling
-        object.__setattr__(self, "always", always)
-        cookie = self.cookie
-        frames = (
-            {https: record.frame(cookie, https) for https in (True, False)}
-            if isinstance(cookie, Cookie)
-            else {}
-        )
-        object.__setattr__(self, "_frames", frames)
+        object.__setattr__(self, "always", self.resave or self.save_uninitialized or self.rolling)
 
     def cookie_for(self, environ: dict[str, Any]) -> tuple[Cookie, bool, Frame]:
         """Return a request's cookie, whether it came over https, and its records' frame."""

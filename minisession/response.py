@@ -157,15 +157,12 @@ class Response:
             while not self.sent and chunk == b"":
                 chunk = next(self._chunks, _END)
             self.send()
-        except (StoreUnavailable, SessionConflict) as error:
+        except BaseException as error:
             self._failed = True
-            if self.sent:
+            if self.sent or not isinstance(error, (StoreUnavailable, SessionConflict)):
                 raise
             self._chunks = iter(self.unavailable(error))
             chunk = next(self._chunks, _END)
-        except BaseException:
-            self._failed = True
-            raise
         if chunk is _END:
             # Now, and not at close(), which some servers call after the client has seen the end.
             self._store_late()
@@ -189,14 +186,12 @@ class Response:
 
     def _store_late(self) -> None:
         """Store what changed after the headers, unless the response failed; log what cannot be."""
-        exchange = self._exchange
+        visit, phase = self._exchange.visit, self._exchange.phase
         # Where the app has started no response, nothing is stored.
-        if self._failed or self._status is None or exchange.phase == "closed":
-            return
-        if exchange.visit is None:
+        if visit is None or phase == "closed" or self._failed or self._status is None:
             return
         try:
-            exchange.lifecycle.commit_late(exchange.visit)
+            self._exchange.lifecycle.commit_late(visit)
         except Exception as error:
             self._failed = True
             self._tell_error("changes made after the headers were not stored", error)
@@ -217,22 +212,18 @@ class Response:
     def unavailable(self, error: SessionError) -> list[bytes]:
         """Answer 503 in place of the app."""
         self._tell_error("503 Service Unavailable", error)
-        why = (
-            "other requests kept changing this session"
-            if isinstance(error, SessionConflict)
-            else "the session store did not answer"
-        )
+        why = "the session store did not answer"
+        if isinstance(error, SessionConflict):
+            why = "other requests kept changing this session"
         text = f"503 Service Unavailable: {why}. Please try again in a moment.\n".encode()
+        headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(text))),
+            ("Cache-Control", "no-store"),
+            ("Retry-After", str(RETRY_AFTER)),
+        ]
         self.sent = True
-        self._server(
-            "503 Service Unavailable",
-            [
-                ("Content-Type", "text/plain; charset=utf-8"),
-                ("Content-Length", str(len(text))),
-                ("Cache-Control", "no-store"),
-                ("Retry-After", str(RETRY_AFTER)),
-            ],
-        )
+        self._server("503 Service Unavailable", headers)
         # A body after HEAD would be taken for the next response.
         return [] if self._environ.get("REQUEST_METHOD") == "HEAD" else [text]
 
@@ -242,9 +233,7 @@ class Response:
 
 def _vary_on_cookie(headers: list[tuple[str, str]]) -> None:
     """Add Cookie to the last Vary header, unless one has it already."""
-    varies = [
-        (index, value) for index, (name, value) in enumerate(headers) if name.lower() == "vary"
-    ]
+    varies = [(at, value) for at, (name, value) in enumerate(headers) if name.lower() == "vary"]
     fields = {field.strip().lower() for _, value in varies for field in value.split(",")}
     if not fields & {"cookie", "*"}:
         last, value = varies[-1]

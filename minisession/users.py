@@ -5,18 +5,18 @@ They are shown and named by their handles, never by their ids, which are as good
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
-from .ending import end
+from .ending import Belongs, end
 from .errors import SessionConflict
 from .expiry import moment
-from .journal import handle_of
+from .journal import handle_of, log
 from .session import Session, ids_of
-from .stores.base import ListingStore, Stored
+from .stores.base import TOMBSTONE, ListingStore, Stored
 from .visit import JSON
 from .wire import record
 
@@ -25,8 +25,6 @@ MAX_SWEEPS = 32
 
 MOST_LINKS = 1024
 """New ids of one session that a sweep follows, in case a thief asks for them without pause."""
-
-log = logging.getLogger("minisession")
 
 
 @dataclass(frozen=True)
@@ -60,14 +58,8 @@ def view(id: str, stored: Stored | None) -> SessionView | None:
         log.warning("session %s not listed: its record is not a session (%s)", handle_of(id), error)
         return None
     created_at = None if found.created is None else moment(found.created)
-    return SessionView(
-        handle_of(id),
-        found.user,
-        created_at,
-        moment(stored.expires_at),
-        found.data,
-        len(stored.data),
-    )
+    expires_at, size = moment(stored.expires_at), len(stored.data)
+    return SessionView(handle_of(id), found.user, created_at, expires_at, found.data, size)
 
 
 def sessions_of(store: ListingStore, user: str) -> Iterator[SessionView]:
@@ -118,8 +110,8 @@ def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None 
     _check(store, user)
     kept = set() if keep is None else ids_of(keep)
     belongs = _is_of(user)
-    complete = True
-    destroyed = 0
+    end_one = partial(end, store, spared=kept, belongs=belongs, most=MOST_LINKS)
+    complete, destroyed = True, 0
     for sweep in range(MAX_SWEEPS):
         listed, followed = set[str](), set[str]()
         found = False
@@ -130,14 +122,7 @@ def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None 
                 found = True
                 # A session that moves on too fast is met again, under a younger id.
                 with suppress(SessionConflict):
-                    destroyed += end(
-                        store,
-                        first,
-                        spared=kept,
-                        belongs=belongs,
-                        followed=followed,
-                        most=MOST_LINKS,
-                    )
+                    destroyed += end_one(first, followed=followed)
         if sweep == 0 and keep is not None and _is_missing(store, keep, user, listed):
             # The store has lost the user's index, and what else that held: all sessions are looked
             # at.
@@ -150,26 +135,26 @@ def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None 
     )
 
 
-def _is_of(user: str) -> Callable[[Stored], bool]:
-    def belongs(stored: Stored) -> bool:
+def _is_of(user: str) -> Belongs:
+    def belongs(stored: Stored | None) -> bool:
         try:
-            return record.decode(stored.data).user == user
+            # A tombstone has no user, and its heir may be this one's.
+            return stored is not None and (
+                stored.data == TOMBSTONE or record.decode(stored.data).user == user
+            )
         except ValueError:
             return False
 
     return belongs
 
 
-def _replaced(
-    store: ListingStore, id: str, kept: set[str], belongs: Callable[[Stored], bool]
-) -> str | None:
+def _replaced(store: ListingStore, id: str, kept: set[str], belongs: Belongs) -> str | None:
     """Return the heir that another request has made of a kept session, if it is still the user's.
 
     The heir is not kept.
     """
     heir = store.heir(id)
-    stored = None if heir is None or heir in kept else store.load(heir)
-    return heir if stored is not None and (not stored.data or belongs(stored)) else None
+    return heir if heir is not None and heir not in kept and belongs(store.load(heir)) else None
 
 
 def _is_missing(store: ListingStore, keep: Session, user: str, listed: set[str]) -> bool:
@@ -180,12 +165,9 @@ def _is_missing(store: ListingStore, keep: Session, user: str, listed: set[str])
     return stored is not None and bool(stored.data)
 
 
-def _all_of(store: ListingStore, belongs: Callable[[Stored], bool]) -> Iterator[str]:
-    """Yield the ids of a user's sessions, found by looking at every session there is."""
-    for id in store.ids():
-        stored = store.load(id)
-        if stored is not None and (not stored.data or belongs(stored)):
-            yield id
+def _all_of(store: ListingStore, belongs: Belongs) -> Iterator[str]:
+    """Return the ids of a user's sessions, found by looking at every session there is."""
+    return (id for id in store.ids() if belongs(store.load(id)))
 
 
 def _check(store: ListingStore, user: str) -> None:
