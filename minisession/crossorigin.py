@@ -67,20 +67,15 @@ class CrossOriginProtection:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""
-        if (
-            environ["REQUEST_METHOD"] in SAFE
-            or not is_cross_origin(environ)
-            or self._is_excepted(environ)
-        ):
+        is_safe = environ["REQUEST_METHOD"] in SAFE or not is_cross_origin(environ)
+        if is_safe or self._is_excepted(environ):
             return self.app(environ, start_response)
         self._journal.info(
             "403 for a cross-origin request: Sec-Fetch-Site %.80a, Origin %.80a, Host %.80a",
             *map(environ.get, ("HTTP_SEC_FETCH_SITE", "HTTP_ORIGIN", "HTTP_HOST")),
-        )  # fmt: skip
-        headers = [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Content-Length", str(len(REFUSAL))),
-        ]
+        )
+        length = str(len(REFUSAL))
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", length)]
         start_response("403 Forbidden", headers)
         return [REFUSAL]
 

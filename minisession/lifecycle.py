@@ -27,6 +27,9 @@ from .wire.attributes import Cookie
 from .wire.signing import Signer
 
 T = TypeVar("T")
+# One try, which returns whether it was done or lost; and what is done before the next.
+Step = Callable[[Visit], bool]
+Look = Callable[[Visit], None]
 
 MAX_TRIES = 32
 """Compare-and-sets lost in a row before it is a conflict."""
@@ -343,12 +346,7 @@ class Lifecycle:
                 "session %s not touched: another request has just stored or ended it", visit.id
             )
 
-    def _until_done(
-        self,
-        visit: Visit,
-        step: Callable[[Visit], bool],
-        look: Callable[[Visit], None] | None = None,
-    ) -> None:
+    def _until_done(self, visit: Visit, step: Step, look: Look | None = None) -> None:
         """Take a step until it is not lost to another request, and look again before each new try.
 
         A pause comes before the look, never between the look and the step that depends on it.  Its

@@ -156,12 +156,14 @@ class Shelf:
 
         False: its id is taken, or the old one has changed or ended.
         """
-        id, old, user = visit.id or self.name(visit), visit.old, visit.user
+        id, old = visit.id or self.name(visit), visit.old
         data, end = self._encoded(visit)
         if old is None:
-            stored = self.store.create(id, data, end, user)
+            stored = self.store.create(id, data, end, visit.user)
         else:
-            stored = self.store.rotate(old.id, old.seen, id, data, end, user, inherits=old.keep)
+            stored = self.store.rotate(
+                old.id, old.seen, id, data, end, visit.user, inherits=old.keep
+            )
         if stored:
             self._settle(visit, data, end)
         return stored

@@ -10,7 +10,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from http.cookies import CookieError, Morsel
+from http.cookies import Morsel
 from typing import Any, Literal
 
 from .. import checks
@@ -151,19 +151,16 @@ def check_name(name: Any) -> None:
         )
     if len(name) > MAX_PAIR - 100:
         raise ValueError(f"name has {len(name)} characters: name and value share {MAX_PAIR} bytes")
-    try:
-        _morsel(name)
-    except CookieError:
-        raise ValueError(
-            f"name={name!r} is the name of a cookie attribute; choose another"
-        ) from None
+    if Morsel().isReservedKey(name):
+        raise ValueError(f"name={name!r} is the name of a cookie attribute; choose another")
 
 
 @lru_cache(maxsize=64)
 def rendered(cookie: Cookie, https: bool) -> str:
     """Return the attributes after ``name=value``, except ``Expires`` and ``Max-Age``."""
     secure, samesite = cookie.over(https)
-    morsel = _morsel("name")
+    morsel: Morsel[Any] = Morsel()
+    morsel.set("name", "", "")
     morsel["path"], morsel["domain"] = cookie.path, cookie.domain or ""
     morsel["httponly"], morsel["secure"] = cookie.httponly, secure
     morsel["samesite"] = samesite or ""
@@ -171,12 +168,6 @@ def rendered(cookie: Cookie, https: bool) -> str:
     # Morsel knows it from Python 3.14 on.
     rest += "; Partitioned" if cookie.partitioned else ""
     return morsel.OutputString().removeprefix("name=").removeprefix('""') + rest
-
-
-def _morsel(name: str) -> Morsel[Any]:
-    morsel: Morsel[Any] = Morsel()
-    morsel.set(name, "", "")
-    return morsel
 
 
 def _check_text(name: str, value: Any, pattern: re.Pattern[str], rule: str) -> None:

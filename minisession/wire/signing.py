@@ -16,6 +16,7 @@ MAX_ID = 255
 
 # Characters of base64 for SHA-256's 32 bytes, without the "=".
 _SIGNATURE = 43
+_RULE = "secret must be str, bytes or a sequence of them"
 _LONGEST = len("s:.") + MAX_ID + _SIGNATURE
 
 
@@ -71,22 +72,16 @@ def _in_order(secrets: object) -> Iterable[object]:
     if isinstance(secrets, (str, bytes)):
         return [secrets]
     if isinstance(secrets, (Mapping, AbstractSet)):
-        raise TypeError(
-            f"secret must be str, bytes or a sequence of them, not a {type(secrets).__name__}:"
-            " give a list, whose first secret signs"
-        )
+        kind = type(secrets).__name__
+        raise TypeError(f"{_RULE}, not a {kind}: give a list, whose first secret signs")
     if not isinstance(secrets, Iterable):
-        raise TypeError(
-            f"secret must be str, bytes or a sequence of them, not {type(secrets).__name__}"
-        )
+        raise TypeError(f"{_RULE}, not {type(secrets).__name__}")
     return secrets
 
 
 def _key(secret: object) -> bytes:
     if not isinstance(secret, (str, bytes)):
-        raise TypeError(
-            f"secret must be str, bytes or a sequence of them; it holds a {type(secret).__name__}"
-        )
+        raise TypeError(f"{_RULE}; it holds a {type(secret).__name__}")
     if not secret:
         raise ValueError(
             "secret is empty; anyone could sign a session with it. Use 32 random bytes"

@@ -60,15 +60,11 @@ def check(key: str, value: Any) -> None:
     Raises:
         TypeError: it does not; the message names where, the type and the fix.
     """
-    if fit((value,)):
-        return
-    _explain(value, (key,))
-    try:
-        encode(value).encode()
-    except UnicodeEncodeError:
-        raise _unfit(
-            (key,), "text with half a surrogate pair", "drop it: .encode(errors='ignore').decode()"
-        ) from None
+    if not fit((value,)):
+        _explain(value, (key,))
+        # Half a pair is all that it lets pass.
+        fix = "drop it: .encode(errors='ignore').decode()"
+        raise _unfit((key,), "text with half a surrogate pair", fix)
 
 
 def check_again(key: str, value: Any) -> None:
@@ -124,11 +120,8 @@ def _explain(value: Any, path: tuple[str | int, ...]) -> None:
     if value is None or isinstance(value, str):
         # JSON would make the two halves one character.
         if value and not value.isascii() and _PAIR.search(value):
-            raise _unfit(
-                path,
-                "text with a character in two halves",
-                "join them: .encode('utf-16', 'surrogatepass')",
-            )
+            fix = "join them: .encode('utf-16', 'surrogatepass')"
+            raise _unfit(path, "text with a character in two halves", fix)
     elif isinstance(value, int):
         if value.bit_length() > MAX_INT_BITS:
             raise _unfit(path, "an int of thousands of digits", "store it as hex(…), a str")
@@ -136,9 +129,8 @@ def _explain(value: Any, path: tuple[str | int, ...]) -> None:
         if not isfinite(value):
             raise _unfit(path, repr(value), "store None or a str")
     elif len(path) > MAX_DEPTH:
-        raise _unfit(
-            path[:1], f"nested more than {MAX_DEPTH} deep, or holds itself", "store a flatter value"
-        )
+        what = f"nested more than {MAX_DEPTH} deep, or holds itself"
+        raise _unfit(path[:1], what, "store a flatter value")
     elif isinstance(value, (list, dict)):
         _explain_container(value, path)
     else:
@@ -154,9 +146,8 @@ def _explain_container(value: Any, path: tuple[str | int, ...]) -> None:
         return
     for name, item in list(value.items()):
         if not isinstance(name, str):
-            raise _unfit(
-                path, f"a dict with a key of type {type(name).__name__}", "make its keys str"
-            )
+            what = f"a dict with a key of type {type(name).__name__}"
+            raise _unfit(path, what, "make its keys str")
         _explain(name, path)
         _explain(item, (*path, name))
 
