@@ -10,8 +10,8 @@ On one node each verb is one command, and most are scripts: `redis_scripts` says
 Cluster a script can have the keys of one slot only, so the user's index is written in a step of its
 own, before the record.
 
-A list, a hash or the like under ``sess:<id>`` is not a session, and left as it is: absent to
-`load`, taken to `create`, never what was seen.  So is an empty string without a TTL.
+A list, a hash or the like under ``sess:<id>`` is not a session, and is left as it is: absent to
+`load`, taken to `create`, and never what was seen.  So is an empty string without a TTL.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from redis.cluster import RedisCluster
 
 MAX_LIFE = 10 * 365 * 86400
-"""Seconds.  Every key has a TTL, so that whatever is forgotten goes some day."""
+"""Seconds.  Every key has a TTL, so that nothing that is forgotten stays forever."""
 
 log = logging.getLogger("minisession")
 
@@ -53,15 +53,15 @@ class Entry(NamedTuple):
 class RedisStore(Listing):
     """Sessions in Redis 6.2 or later, or in Valkey, for any number of processes and machines.
 
-    A call takes no longer than its three time limits together, 1 s, whatever it waits for.  Where
-    Redis hangs, the calls after it cost nothing: they fail at once until one of them, 0.3 s later,
-    has tried again.  Nothing is repeated, since a command whose answer was lost may have been
-    carried out.
+    A call takes no longer than its three time limits together, 1 s, for all that it waits for.
+    Where Redis hangs, later calls cost nothing: they fail at once until one of them, 0.3 s later,
+    has tried again.  No command is repeated, since one whose answer was lost may have been carried
+    out.
 
-    In a Cluster each node is treated so by itself.  A user's index and the record may be on two
+    In a Cluster this applies to each node separately.  A user's index and the record may be on two
     nodes, so a login takes two round trips, and a new id takes three.
 
-    Redis replicates after it has answered: a failover may lose the changes of its last moments.
+    Redis replicates after it has answered: a failover may lose the changes of the last moments.
 
     Args:
         url_or_client: ``redis://``, ``rediss://``, ``unix://`` or ``redis+cluster://``, with
@@ -72,9 +72,9 @@ class RedisStore(Listing):
         prefix: what the keys of sessions begin with.  Where several prefixes share a database, none
             may begin with another.
         connect_timeout: seconds to connect, to each of the host's addresses.  A Redis that is up
-            accepts within milliseconds; this leaves room for one lost packet.
+            accepts within milliseconds; the default leaves room for one lost packet.
         read_timeout: seconds to wait for an answer.  Longer than Redis' usual pauses (a fork, a
-            large deletion), and short of what a visitor takes for an outage.
+            large deletion), and shorter than what a visitor takes for an outage.
         pool_timeout: seconds to wait for a connection while all are in use.
         max_connections: connections at most, of each process to each node: more than servers have
             threads, or greenlets.
@@ -82,7 +82,7 @@ class RedisStore(Listing):
         monotonic: the time by which pauses are measured, in seconds.
 
     Raises:
-        TypeError, ValueError: at construction, naming what was wrong and the way out.
+        TypeError, ValueError: at construction, with what was wrong, and the fix.
     """
 
     def __init__(
@@ -162,8 +162,8 @@ class RedisStore(Listing):
     ) -> bool:
         """Replace ``old``, if its record is still ``seen``, by a record under ``new``.
 
-        One step on one node.  In a Cluster they are three: the new record is created, the old one
-        buried, and where that fails, the new one deleted.  A crash between the first two leaves the
+        This is one step on one node.  In a Cluster there are three: the new record is created, the
+        old one buried, and if that fails, the new one deleted.  A crash between the first two leaves the
         old session alive, and a record that no cookie names and that expires.
         """
         if not seen:
@@ -236,7 +236,7 @@ class RedisStore(Listing):
             entered = done_of(self._eval(lua.ENTER, [entry.key], entry.ttl, entry.id))
             done = self._is_done(script, [key], *arguments)
             if entered and not done:
-                # Or another's session would be listed.
+                # Otherwise another user's session would be listed.
                 self._redis.run(("ZREM", entry.key, entry.id))
             elif entered == 2:
                 self._prune_some(entry.key)
