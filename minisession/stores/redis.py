@@ -163,8 +163,8 @@ class RedisStore(Listing):
         """Replace ``old``, if its record is still ``seen``, by a record under ``new``.
 
         This is one step on one node.  In a Cluster there are three: the new record is created, the
-        old one buried, and if that fails, the new one deleted.  A crash between the first two leaves the
-        old session alive, and a record that no cookie names and that expires.
+        old one buried, and if that fails, the new one deleted.  A crash between the first two
+        leaves the old session alive, and a record that no cookie names and that expires.
         """
         if not seen:
             return False

@@ -128,7 +128,7 @@ def test_memory_sessions_are_created_read_and_freed() -> None:
         freed = site.ask("free", most=100)
 
     assert freed["left"] == 0
-    assert 600 / 128 <= freed["requests"] < 100
+    assert 600 / (2 * 128) <= freed["requests"] < 100  # a request calls the store twice
     assert freed["longest"]["cpu"] > 0
 
 
