@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from . import plan
 from .errors import SessionError, SessionGone
-from .journal import Journal, Shown
+from .journal import Journal
 from .options import Options
 from .shelf import Shelf
 from .visit import DESTROYED, GONE, LIVE, NEW, Visit
@@ -61,9 +61,7 @@ class Door:
                 return
         if visit.known:
             visit.end(GONE, visit.id)
-            self._journal.debug(
-                "session %s ended a moment ago: this request has none", Shown(visit.id)
-            )
+            self._journal.debug("session %s ended a moment ago: this request has none", id=visit.id)
 
     def _tell_how_many(self, number: int) -> None:
         name = self._options.name
@@ -123,11 +121,11 @@ class Door:
 
     def untouched(self, visit: Visit, error: SessionError) -> None:
         """Log that a touch failed."""
-        self._journal.warning("session %s not touched: %s", Shown(visit.id), error)
+        self._journal.warning("session %s not touched: %s", error, id=visit.id)
 
     def _tell(self, visit: Visit, message: str, *args: object) -> None:
         """Log in full; bounded for new sessions, which anyone can start by the thousand."""
         if visit.send == IS_NEW:
-            self._journal.debug(message, Shown(visit.id), *args)
+            self._journal.debug(message, *args, id=visit.id)
         else:
             self._journal.full(message, visit.id, *args)

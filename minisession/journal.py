@@ -26,18 +26,6 @@ def handle_of(id: str) -> str:
     return hashlib.sha256(id.encode()).hexdigest()[:16]
 
 
-class Shown:
-    """An id as logs show it, hashed only if the line is written."""
-
-    __slots__ = ("_id",)
-
-    def __init__(self, id: str) -> None:
-        self._id = id
-
-    def __str__(self) -> str:
-        return handle_of(self._id)
-
-
 class Journal:
     """Three ways to log.
 
@@ -75,10 +63,16 @@ class Journal:
             self._said.add(message)
             log.warning(message, stacklevel=2)
 
-    def _bounded(self, level: int, message: str, *args: object, exc_info: bool = False) -> None:
-        """Log, or count; ``message`` is the line's kind, so what differs belongs in ``args``."""
+    def _bounded(
+        self, level: int, message: str, *args: object, id: str = "", exc_info: bool = False
+    ) -> None:
+        """Log, or count; ``message`` is the line's kind, so what differs belongs in ``args``.
+
+        A line that begins with a session gets its ``id``.
+        """
         if not log.isEnabledFor(level):
             return
+        args = (handle_of(id), *args) if id else args
         now = self._clock()
         with self._lock:
             whole_at, missed = self._kinds.get(message, (now, 0))

@@ -11,17 +11,18 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from types import EllipsisType
 from typing import Any, TypeVar
 
 from . import expiry, plan
 from .door import Door
 from .ending import end, has_live_heir
 from .errors import SessionConflict, SessionError, SessionGone, SessionTooLarge, StoreUnavailable
-from .journal import Journal, Shown, handle_of
+from .journal import Journal, handle_of
 from .options import Options
 from .shelf import Shelf
 from .stores.base import Store
-from .visit import DESTROYED, GONE, LIVE, NEW, UNSET, Replaced, Unset, Visit
+from .visit import DESTROYED, GONE, LIVE, NEW, Replaced, Visit
 from .wire import record
 from .wire.attributes import Cookie
 from .wire.signing import Signer
@@ -49,8 +50,8 @@ class Lifecycle:
         self.journal = Journal()
         self._now = options.clock
         self._sleep: Callable[[float], object] = time.sleep
-        self._shelf = Shelf(store, options, self.journal)
-        self._door = Door(self._shelf, signer, options, self.journal)
+        self.shelf = Shelf(store, options, self.journal)
+        self._door = Door(self.shelf, signer, options, self.journal)
         self._in_process = bool(getattr(store, "in_process", False))
 
     # Opening
@@ -111,14 +112,14 @@ class Lifecycle:
 
     # The verbs
 
-    def regenerate(self, visit: Visit, keep: bool, user: str | Unset | None) -> None:
+    def regenerate(self, visit: Visit, keep: bool, user: str | EllipsisType | None) -> None:
         """Make ``visit`` a new session, which replaces what it was when it is stored."""
         self._not_in_transaction(visit, "regenerate")
         now = self._now()
         if visit.standing in (LIVE, GONE):
             visit.old = Replaced(visit.id, visit.seen, keep, user)
         elif visit.old is not None:
-            last = visit.old.user if user is UNSET else user
+            last = visit.old.user if user is ... else user
             visit.old = visit.old._replace(keep=visit.old.keep and keep, user=last)
         # A session that has ended has nothing to keep.
         keep = keep and visit.standing in (LIVE, NEW)
@@ -127,7 +128,7 @@ class Lifecycle:
             visit.max_age, visit.max_age_set = visit.cookie.max_age, False
         if not keep or isinstance(user, str):
             visit.created = now
-        if not isinstance(user, Unset):
+        if not isinstance(user, EllipsisType):
             visit.user = user
         elif not keep:
             visit.user = None
@@ -156,7 +157,7 @@ class Lifecycle:
         self._must_stand(visit)
         if visit.standing is NEW:
             raise SessionGone("this session was never stored: there is nothing to reload")
-        self._shelf.reload(visit)
+        self.shelf.reload(visit)
 
     def touch(self, visit: Visit) -> None:
         """Start the lifetime anew in the store."""
@@ -171,7 +172,7 @@ class Lifecycle:
         self._must_stand(visit)
         self._store(visit, asked=False)
         if visit.standing is LIVE:
-            self._shelf.catch_up(visit)
+            self.shelf.catch_up(visit)
         restore = visit.snapshot()
         results: list[T] = []
 
@@ -192,7 +193,7 @@ class Lifecycle:
         def look(visit: Visit) -> None:
             # A try that was lost leaves nothing behind.
             restore()
-            self._shelf.reload(visit)
+            self.shelf.reload(visit)
 
         try:
             self._until_done(visit, step, look)
@@ -207,10 +208,6 @@ class Lifecycle:
             return visit.expires_at
         options, lifetime = self.options, visit.max_age or self.options.idle_timeout
         return expiry.deadline(self._now(), visit.created, lifetime, options.absolute_timeout)
-
-    def name(self, visit: Visit) -> str:
-        """Give a new session its id."""
-        return self._shelf.name(visit)
 
     # Committing
 
@@ -245,11 +242,15 @@ class Lifecycle:
         self._must_stand(visit)
         if visit.standing is NEW:
             raise SessionError("the headers went out without the new session's cookie")
-        self._until_done(visit, self._shelf.replace)
+        self._until_done(visit, self.shelf.replace)
 
     def _store(self, visit: Visit, *, asked: bool) -> None:
         """Carry out what `plan` says."""
         match plan.store(visit, self.options, asked=asked):
+            case plan.CREATE:
+                self._create(visit)
+            case plan.REPLACE:
+                self._until_done(visit, self._replaced)
             case plan.TOUCH_FOR_COOKIE:
                 # If it fails, the response goes out without the cookie.
                 try:
@@ -258,10 +259,6 @@ class Lifecycle:
                     self._door.untouched(visit, error)
             case plan.TOUCH_IF_DUE:
                 self._touch_if_due(visit)
-            case plan.CREATE:
-                self._create(visit)
-            case plan.REPLACE:
-                self._until_done(visit, self._replaced)
             case plan.REWRITE:
                 self._rewrite(visit)
             case plan.TOUCH:
@@ -280,7 +277,7 @@ class Lifecycle:
         def look(visit: Visit) -> None:
             nonlocal taken
             old = visit.old
-            if old is not None and self._shelf.look_behind(visit, old) is None:
+            if old is not None and self.shelf.look_behind(visit, old) is None:
                 self._was_outrun(visit, old)
             elif visit.old is old:
                 taken += 1
@@ -290,7 +287,7 @@ class Lifecycle:
                         f"genid returned {MAX_IDS} ids in a row that are taken: make it random"
                     )
 
-        self._until_done(visit, self._shelf.create, look)
+        self._until_done(visit, self.shelf.create, look)
         self._door.created(visit)
 
     def _was_outrun(self, visit: Visit, old: Replaced) -> None:
@@ -302,12 +299,12 @@ class Lifecycle:
         """
         if not old.keep or old.user is None:
             end(self.store, old.id)
-        elif old.seen and (old.user is UNSET or not has_live_heir(self.store, old.id)):
-            self._shelf.gone(visit, old.id)
+        elif old.seen and (old.user is ... or not has_live_heir(self.store, old.id)):
+            self.shelf.gone(visit, old.id)
         visit.old = None
 
     def _replaced(self, visit: Visit) -> bool:
-        if not self._shelf.replace(visit):
+        if not self.shelf.replace(visit):
             return False
         if visit.max_age is not None:
             visit.send = visit.send or "has a max_age, which starts anew"
@@ -316,25 +313,25 @@ class Lifecycle:
     def _rewrite(self, visit: Visit) -> None:
         """Store what did not change.  A record that we make a little longer must fail no page."""
         try:
-            self._until_done(visit, self._shelf.replace)
+            self._until_done(visit, self.shelf.replace)
         except SessionTooLarge as error:
-            self.journal.warning("session %s not stored anew: %s", Shown(visit.id), error)
+            self.journal.warning("session %s not stored anew: %s", error, id=visit.id)
             self._touch_if_due(visit)
 
     def _touch(self, visit: Visit) -> None:
-        self._until_done(visit, self._shelf.touch)
+        self._until_done(visit, self.shelf.touch)
         visit.stored = True
 
     def _touch_if_due(self, visit: Visit) -> None:
         """Touch once if it is worth it; a touch that fails does not fail the page."""
         if visit.untouchable:
             return
-        fresh, ends = self._shelf.deadline(visit), visit.expires_at
+        fresh, ends = self.shelf.deadline(visit), visit.expires_at
         if not expiry.touch_is_due(ends, fresh, visit.max_age or self.options.idle_timeout):
             self.journal.full("session %s not stored: unchanged", visit.id)
             return
         try:
-            visit.untouchable = not self._shelf.touch(visit)
+            visit.untouchable = not self.shelf.touch(visit)
         except StoreUnavailable as error:
             visit.untouchable = True
             self._door.untouched(visit, error)
@@ -352,19 +349,17 @@ class Lifecycle:
         A pause comes before the look, never between the look and the step that depends on it.  Its
         length is random, so that rivals do not meet again.
         """
-        if step(visit):
-            return
-        look = look or self._shelf.catch_up
-        for lost in range(1, MAX_TRIES):
+        lost = 0
+        while not step(visit):
+            lost += 1
+            if lost == MAX_TRIES:
+                raise SessionConflict(
+                    f"session {handle_of(visit.id)} was changed by others {lost} times in a row"
+                )
             if lost > 1:
                 longest = min(LONGEST_PAUSE, 0.001 * 2 ** (lost - 1))
                 self._sleep(random.uniform(0, longest))  # noqa: S311  # a pause is no secret
-            look(visit)
-            if step(visit):
-                return
-        raise SessionConflict(
-            f"session {handle_of(visit.id)} was changed by others {MAX_TRIES} times in a row"
-        )
+            (look or self.shelf.catch_up)(visit)
 
     # Small things
 

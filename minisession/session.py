@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
 from datetime import datetime
+from types import EllipsisType
 from typing import Any, TypeVar
 
 from . import checks
 from .exchange import Exchange
 from .expiry import moment
 from .journal import handle_of
-from .visit import JSON, LIVE, NEW, UNSET, Unset
+from .visit import JSON, LIVE, NEW
 from .wire.record import RESERVED
 from .wire.values import check, fit, fit_names
 
@@ -139,7 +140,7 @@ class Session(MutableMapping[str, JSON]):
         visit = self._exchange.look()
         if not visit.id:
             self._exchange.before_headers("a new session's id can no longer reach the browser")
-        return visit.id or self._exchange.lifecycle.name(visit)
+        return visit.id or self._exchange.lifecycle.shelf.name(visit)
 
     @property
     def handle(self) -> str:
@@ -173,7 +174,7 @@ class Session(MutableMapping[str, JSON]):
 
     # The verbs
 
-    def regenerate(self, *, keep: bool = False, user: str | Unset | None = UNSET) -> None:
+    def regenerate(self, *, keep: bool = False, user: str | EllipsisType | None = ...) -> None:
         """Give the session a new id; call it whenever privileges change (log-in, log-out, sudo).
 
         An id that was planted or leaked before is worth nothing afterwards.  The new record is
@@ -187,7 +188,7 @@ class Session(MutableMapping[str, JSON]):
         Raises:
             SessionError: the response headers are out.
         """
-        if not (user is UNSET or user is None or isinstance(user, str)):
+        if not (user is ... or user is None or isinstance(user, str)):
             raise TypeError(
                 f"user must be str or None, not {type(user).__name__}: use str(user.id)"
             )

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from . import expiry
 from .errors import SessionGone, SessionTooLarge
-from .journal import Journal, Shown, handle_of
+from .journal import Journal, handle_of
 from .merge import merge
 from .options import Options
 from .stores.base import TOMBSTONE, Store, Stored
@@ -52,7 +52,7 @@ class Shelf:
     def read(self, visit: Visit, id: str, stored: Stored | None) -> Record | None:
         """Return a live session's record; None if there is none, or it has ended or is not ours."""
         if stored is None:
-            self._journal.debug("session %s is not in the store", Shown(id))
+            self._journal.debug("session %s is not in the store", id=id)
             return None
         data, options = stored.data, self._options
         if data == TOMBSTONE:
@@ -60,9 +60,9 @@ class Shelf:
         if len(data) > options.max_bytes:
             self._journal.warning(
                 "session %s not loaded: its record has %d bytes, max_bytes is %d",
-                Shown(id),
                 len(data),
                 options.max_bytes,
+                id=id,
             )
             return None
         try:
@@ -70,12 +70,12 @@ class Shelf:
         except ValueError as error:
             why = type(error).__name__ if type(error) is not ValueError else error
             self._journal.warning(
-                "session %s not loaded: its record is not a session (%s)", Shown(id), why
+                "session %s not loaded: its record is not a session (%s)", why, id=id
             )
             return None
         absolute = options.absolute_timeout
         if absolute is not None and found.created and found.created + absolute <= self._now():
-            self._journal.debug("session %s is over its absolute timeout", Shown(id))
+            self._journal.debug("session %s is over its absolute timeout", id=id)
             return None
         return found
 

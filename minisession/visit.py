@@ -29,7 +29,8 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from types import EllipsisType
+from typing import Any, NamedTuple
 
 from .merge import containers, fill
 from .wire.attributes import Cookie
@@ -51,14 +52,6 @@ class Standing(enum.Enum):
 NEW, LIVE, GONE, DESTROYED = Standing
 
 
-class Unset(enum.Enum):
-    """The value of an argument that was not given, where None means something."""
-
-    UNSET = "unset"
-
-
-UNSET: Final = Unset.UNSET
-
 # No value's text: it is found in the stored bytes, if anyone asks.
 _AS_STORED = ""
 _ABSENT: Any = object()
@@ -77,7 +70,7 @@ class Replaced(NamedTuple):
     id: str
     seen: bytes
     keep: bool
-    user: str | Unset | None
+    user: str | EllipsisType | None
 
     # A tuple's repr would show all of it to logs and error trackers.
     def __repr__(self) -> str:

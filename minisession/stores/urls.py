@@ -6,10 +6,6 @@ from .base import ListingStore
 from .memory import MemoryStore
 from .sqlite import SQLiteStore
 
-_KNOWN = (
-    "memory:, sqlite:///file, sqlite:////folder/file, redis://, rediss://, unix://,"
-    " redis+cluster://"
-)
 _REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 
 
@@ -41,4 +37,7 @@ def open_store(url: str) -> ListingStore:
         from .redis import RedisStore
 
         return RedisStore(url)
-    raise ValueError(f"not the URL of a store: use one of {_KNOWN}")
+    raise ValueError(
+        "not the URL of a store: use one of memory:, sqlite:///file, sqlite:////folder/file,"
+        " redis://, rediss://, unix://, redis+cluster://"
+    )

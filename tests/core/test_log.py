@@ -18,7 +18,7 @@ from webtest import TestApp
 import demo.app
 from minisession import CrossOriginProtection, MemoryStore, Session, SessionMiddleware, Stored, get_session
 from minisession.journal import EVERY, Journal, handle_of
-from minisession.visit import UNSET, Replaced
+from minisession.visit import Replaced
 from minisession.wire import record
 from minisession.wire.signing import Signer
 
@@ -584,7 +584,7 @@ def test_R30_no_object_of_ours_shows_them(ears: Ears) -> None:
     transient = [
         Stored(private(RECORD), 1.0),
         record.decode(private(RECORD)),
-        Replaced(VICTIM, private(RECORD), True, UNSET),
+        Replaced(VICTIM, private(RECORD), True, ...),
     ]
     ears.texts += map(repr, [*transient, Signer(SECRET)])
     assert ears.heard() == []
