@@ -83,7 +83,7 @@ class Door:
             return self._cookie(visit)
         if visit.standing is DESTROYED and visit.carried:
             self._journal.debug("cookie removed: destroyed")
-            return cookies.remove(self._options.name, visit.cookie, visit.https)
+            return cookies.remove(self._options.name, visit.frame.attributes)
         if visit.standing is LIVE:
             self._journal.full(
                 "cookie of session %s not sent: the browser has it already", visit.id
@@ -103,7 +103,7 @@ class Door:
         self._tell(visit, "cookie sent: session %s %s", visit.send or "is rolling")
         until = None if visit.max_age is None else visit.expires_at
         now, value = self._options.clock(), self._signer.sign(visit.id)
-        return cookies.write(self._options.name, value, visit.cookie, visit.https, now, until)
+        return cookies.write(self._options.name, value, visit.frame.attributes, now, until)
 
     def created(self, visit: Visit) -> None:
         """Log that a session has just been stored for the first time."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from http.cookies import Morsel
 from typing import Any, Literal
 
@@ -124,15 +123,6 @@ class Cookie:
         if prefix.startswith(("__http-", "__host-http-")) and not self.httponly:
             raise ValueError(f"name={name!r} needs httponly=True: browsers refuse it otherwise")
 
-    @cached_property
-    def _hash(self) -> int:
-        words = self.path, self.domain, self.secure, self.samesite, self.priority
-        return hash((self.max_age, self.httponly, self.partitioned, words))
-
-    def __hash__(self) -> int:
-        """Return the hash, once computed: what is rendered is looked up by it for each response."""
-        return self._hash
-
     def over(self, https: bool) -> tuple[bool, str | None]:
         """Return what ``secure`` and ``samesite`` are for a request over https or http."""
         secure = https if self.secure == "auto" else bool(self.secure)
@@ -155,7 +145,6 @@ def check_name(name: Any) -> None:
         raise ValueError(f"name={name!r} is the name of a cookie attribute; choose another")
 
 
-@lru_cache(maxsize=64)
 def rendered(cookie: Cookie, https: bool) -> str:
     """Return the attributes after ``name=value``, except ``Expires`` and ``Max-Age``."""
     secure, samesite = cookie.over(https)

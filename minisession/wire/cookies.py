@@ -12,7 +12,7 @@ from math import ceil
 from urllib.parse import quote, unquote
 
 from ..expiry import moment
-from .attributes import MAX_PAIR, Cookie, rendered
+from .attributes import MAX_PAIR
 
 MAX_READ = 16
 """Cookies of our name in one request; more are an attack, not a browser."""
@@ -87,21 +87,26 @@ def check_fits(name: str, id: str) -> None:
         pair(name, f"s:{id}.{'+' * 43}")
 
 
-def write(
-    name: str, value: str, cookie: Cookie, https: bool, now: float, expires_at: float | None
-) -> str:
+def write(name: str, value: str, attributes: str, now: float, expires_at: float | None) -> str:
     """Return the ``Set-Cookie`` that gives a browser ``value`` until then, or until it is closed.
+
+    Args:
+        name: the cookie's.
+        value: not yet percent-encoded.
+        attributes: as `rendered`.
+        now: Unix seconds.
+        expires_at: Unix seconds; None until the browser is closed.
 
     Raises:
         ValueError: as `pair` does.
     """
-    start = pair(name, value) + rendered(cookie, https)
+    start = pair(name, value) + attributes
     if expires_at is None:
         return start
     seconds = max(1, ceil(round(expires_at - now, 3)))
     return f"{start}; Expires={format_datetime(moment(expires_at), usegmt=True)}; Max-Age={seconds}"
 
 
-def remove(name: str, cookie: Cookie, https: bool) -> str:
+def remove(name: str, attributes: str) -> str:
     """Return the ``Set-Cookie`` that removes the cookie, with the attributes it was set with."""
-    return f"{name}={rendered(cookie, https)}; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0"
+    return f"{name}={attributes}; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0"

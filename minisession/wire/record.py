@@ -18,7 +18,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from ..expiry import moment
-from .attributes import Cookie
+from .attributes import Cookie, rendered
 from .values import MAX_DEPTH, SURROGATE, check_again
 from .values import encode as encode_value
 
@@ -67,19 +67,21 @@ class Record(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """The text of a record around what differs between two sessions of one configuration.
+    """The text of a record and its cookie around what differs between two sessions.
 
     Attributes:
         start: up to the value of ``originalMaxAge``.
         middle: from there to the value of ``expires``.
         end: from there to the first member of ``minisession``.
         usual: how records of sessions without a `max_age` begin, which `decode` need not parse.
+        attributes: of the cookie, as `attributes.rendered`.
     """
 
     start: str
     middle: str
     end: str
     usual: bytes
+    attributes: str
 
 
 def decode(data: bytes, usual: bytes = b"") -> Record:
@@ -190,7 +192,7 @@ def _milliseconds(created: float) -> str:
 
 @lru_cache(maxsize=64)
 def frame(cookie: Cookie, https: bool) -> Frame:
-    """Render the part of a record that the configuration determines, in Express' order."""
+    """Render what the configuration determines of a record, in Express' order, and of a cookie."""
     secure, samesite = cookie.over(https)
     members = {
         "originalMaxAge": _BLANK,
@@ -204,21 +206,21 @@ def frame(cookie: Cookie, https: bool) -> Frame:
         "path": cookie.path,
         "sameSite": samesite and samesite.lower(),
     }
-    return _frame_around(members)
+    return _frame_around(members, rendered(cookie, https))
 
 
 def frame_of(data: bytes) -> Frame:
     """Return the frame that a stored record has, to store it again with the same attributes."""
     # In this order, whatever the record's is.
     blanks = {"originalMaxAge": _BLANK, "expires": _BLANK}
-    return _frame_around({**blanks, **_parsed(data)["cookie"], **blanks})
+    return _frame_around({**blanks, **_parsed(data)["cookie"], **blanks}, "")
 
 
-def _frame_around(cookie: dict[str, Any]) -> Frame:
+def _frame_around(cookie: dict[str, Any], attributes: str) -> Frame:
     """Cut the text of a record apart where its cookie has the two blanks."""
     text = encode_value({name: value for name, value in cookie.items() if value is not None})
     start, middle, end = f'{{"cookie":{text},"minisession":{{'.split(encode_value(_BLANK), 2)
-    return Frame(start, middle, end, f"{start}null{middle}null{end}".encode())
+    return Frame(start, middle, end, f"{start}null{middle}null{end}".encode(), attributes)
 
 
 def _refuse(constant: str) -> Any:

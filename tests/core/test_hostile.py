@@ -41,6 +41,7 @@ from minisession import (
     get_session,
 )
 from minisession.wire import cookies, record, signing
+from minisession.wire.attributes import rendered
 from minisession.wire.record import Record
 from minisession.wire.signing import Signer
 
@@ -1364,7 +1365,7 @@ def test_B_any_cookie_header_is_answered(header: str) -> None:
 @example("\U0010ffff" * 255)
 def test_C_any_id_survives_signing_and_the_header(id: str) -> None:
     """Custom generators return what they like."""
-    value = cookies.write(NAME, Signer(SECRET).sign(id), Cookie(), True, 0, None).partition(";")[0]
+    value = cookies.write(NAME, Signer(SECRET).sign(id), rendered(Cookie(), True), 0, None).partition(";")[0]
     assert re.fullmatch(r"[\x21-\x7e]*", value)
     [read] = cookies.read(f"a=1; {value}; b=2", NAME)
     assert Signer(SECRET).verify(cookies.decode(read)) == (id, True)
@@ -1476,7 +1477,8 @@ def test_O_any_option_is_refused_or_makes_a_clean_header(options: dict[str, Any]
             return
     now = 1.8e9
     until = None if cookie.max_age is None else now + cookie.max_age
-    for header in (cookies.write(NAME, SIGNED, cookie, https, now, until), cookies.remove(NAME, cookie, https)):
+    attributes = rendered(cookie, https)
+    for header in (cookies.write(NAME, SIGNED, attributes, now, until), cookies.remove(NAME, attributes)):
         assert re.fullmatch(r"[\x20-\x7e]+", header)
         names = [part.partition("=")[0].strip() for part in header.split(";")]
         assert len(names) == len(set(names))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from minisession import Cookie
 from minisession.wire import cookies, record
+from minisession.wire.attributes import rendered
 from minisession.wire.record import Record
 from minisession.wire.signing import Signer
 
@@ -36,7 +37,9 @@ def test_our_cookie_is_express_own(id: str, secret: str, value: str) -> None:
     """A team that moves to Python logs nobody out."""
     signed = Signer(secret).sign(id)
 
-    assert cookies.write("connect.sid", signed, Cookie(), True, T, None).split(";")[0] == f"connect.sid={value}"
+    assert (
+        cookies.write("connect.sid", signed, rendered(Cookie(), True), T, None).split(";")[0] == f"connect.sid={value}"
+    )
     [found] = cookies.read(f"a=1; connect.sid={value}", "connect.sid")
     assert Signer(secret).verify(cookies.decode(found)) == (id, True)
 
@@ -177,7 +180,7 @@ def test_set_cookie_has_what_was_configured() -> None:
     """Both Expires and Max-Age are sent; Partitioned also where http.cookies does not know it."""
     cookie = Cookie(samesite="None", partitioned=True, priority="high", domain="example.com", path="/a")
 
-    header = cookies.write("connect.sid", "s:x.y", cookie, True, T, T + 3600)
+    header = cookies.write("connect.sid", "s:x.y", rendered(cookie, True), T, T + 3600)
 
     assert sorted(header.split("; ")) == [
         "Domain=example.com",
@@ -196,9 +199,9 @@ def test_set_cookie_has_what_was_configured() -> None:
 def test_the_removal_has_the_attributes_that_the_cookie_was_set_with() -> None:
     """A browser tells cookies apart by name, domain and path, and lets only Secure replace Secure."""
     cookie = Cookie(domain="example.com", path="/a", samesite="Strict")
-    written = cookies.write("sid", "v", cookie, True, T, None).split("; ")[1:]
+    written = cookies.write("sid", "v", rendered(cookie, True), T, None).split("; ")[1:]
 
-    assert cookies.remove("sid", cookie, True).split("; ") == [
+    assert cookies.remove("sid", rendered(cookie, True)).split("; ") == [
         "sid=",
         *written,
         "Expires=Thu, 01 Jan 1970 00:00:00 GMT",
@@ -223,6 +226,6 @@ def test_auto_is_what_express_makes_of_it(cookie: Cookie, https: bool, expected:
 
 def test_a_lifetime_past_the_year_9999_is_sent_as_its_last_second() -> None:
     """An overflow must not raise while a request is served."""
-    header = cookies.write("sid", "v", Cookie(), True, T, T + 1e20)
+    header = cookies.write("sid", "v", rendered(Cookie(), True), T, T + 1e20)
 
     assert "Expires=Fri, 31 Dec 9999 23:59:59 GMT" in header
