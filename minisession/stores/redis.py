@@ -138,8 +138,6 @@ class RedisStore(Listing):
         key, ttl = self._key(id), self._ttl(expires_at)
         if not (seen and ttl):
             return self._drop(key, seen)
-        if not data:
-            return self._is_done(lua.BURY, [key], seen, ttl)
         return self._write(lua.REPLACE, key, (seen, ttl, id, data), self._entry(id, ttl, user))
 
     def touch(self, id: str, seen: bytes, expires_at: float, user: str | None = None) -> bool:

@@ -338,7 +338,7 @@ def test_F9_a_key_of_another_type_is_no_session_and_left_alone(
                 store.load("id"),
                 store.create("id", b"new", at, user),
                 *(store.replace("id", seen, b"new", at, user) for seen in (b"data", b"", b"WRONGTYPE")),
-                store.replace("id", b"data", TOMBSTONE, at),
+                store.rotate("id", b"data", "new", b"new", at, user, inherits=True),
                 store.touch("id", b"data", at, user),
                 store.delete("id"),
             ]
