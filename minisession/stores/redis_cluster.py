@@ -98,19 +98,16 @@ class Cluster:
         Raises:
             StoreUnavailable: also where slots go on moving.
         """
-        passes = 1
-        before = self._layout()
+        quiet, before = 0, self._layout()
         for _ in range(MAX_PASSES):
             for address in sorted(before):
                 yield from self._node(address).scan(prefix, type)
             after = self._layout()
-            # A slot that is on its way moves its keys without a change of the layout, but to one
-            # side only.
-            if after == before and passes >= (
-                2 if any(b"[" in slots for slots in after.values()) else 1
-            ):
+            quiet, before = quiet + 1 if after == before else 0, after
+            # The keys of a slot on its way move while the layout stays, but to one side only.
+            on_their_way = any(b"[" in slots for slots in after.values())
+            if quiet > on_their_way:
                 return
-            passes, before = passes + 1 if after == before else 1, after
         raise StoreUnavailable("Redis Cluster: its slots go on moving; try again when they do not")
 
     def time(self) -> int:

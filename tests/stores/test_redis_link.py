@@ -10,7 +10,7 @@ import time
 import unittest
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -146,9 +146,8 @@ class TestTheTimeOfACall:
             assert "Timeout" in said
             store.close()
 
-    @pytest.mark.parametrize("verb", ["create", "rotate"])
-    def test_in_a_cluster_the_steps_of_a_verb_share_it(self, cluster: Cluster, verb: str) -> None:
-        """An index and two records on three nodes, of which each answers late."""
+    def test_in_a_cluster_the_steps_of_a_verb_share_it(self, cluster: Cluster) -> None:
+        """An index and two records on three nodes, of which each answers just in time: not all three do."""
         wires = {node.port: Wire(node.port) for node in cluster.nodes}
 
         def remap(address: tuple[str, int]) -> tuple[str, int]:
@@ -168,13 +167,10 @@ class TestTheTimeOfACall:
 
         for wire in wires.values():
             wire.answered = late
-        begun = time.monotonic()
-        with suppress(StoreUnavailable):
-            if verb == "create":
-                store.create(id_on(2, "new"), b"data", at, user_on(0))
-            else:
-                store.rotate(id_on(1), b"data", id_on(2, "new"), b"data", at, user_on(0), inherits=True)
-        assert time.monotonic() - begun < BUDGET + SLACK
+        took, _ = failing(
+            lambda: store.rotate(id_on(1), b"data", id_on(2, "new"), b"data", at, user_on(0), inherits=True)
+        )
+        assert took < BUDGET + SLACK
         store.close()
         for wire in wires.values():
             wire.close()
@@ -540,7 +536,7 @@ def named(cluster: Cluster, name: str) -> int:
 class TestListingWhileSlotsMove:
     """A key may leave a master that was not looked at yet for one that was."""
 
-    @pytest.fixture(params=["given over", "on its way"])
+    @pytest.fixture(params=["given over", "on its way", "on its way before"])
     def moved(self, request: pytest.FixtureRequest, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         """An id that is moved from the last master to the first, once the first has been listed."""
         order = sorted(cluster.nodes, key=lambda node: node.port)
@@ -548,17 +544,27 @@ class TestListingWhileSlotsMove:
         id = id_on(last)
         slot = slot_of(f"sess:{id}")
         scan, done = Node.scan, list[bool]()
+        layout, opened = ClusterLink._layout, list[bool]()
+
+        def looking(link: Any) -> Any:
+            """A reshard that was interrupted: nothing shows that keys move now."""
+            if request.param == "on its way before" and not opened:
+                opened.append(True)
+                cluster.open(slot, last, first)
+            return layout(link)
 
         def scanning(node: Any, prefix: bytes, type: str) -> Iterator[list[bytes]]:
             yield from scan(node, prefix, type)
             if not done:
                 done.append(True)
-                cluster.open(slot, last, first)
+                if not opened:
+                    cluster.open(slot, last, first)
                 cluster.move(slot, last, first)
                 if request.param == "given over":
                     cluster.give(slot, first)
 
         monkeypatch.setattr(Node, "scan", scanning)
+        monkeypatch.setattr(ClusterLink, "_layout", looking)
         yield id
         monkeypatch.undo()
         for node in cluster.nodes:
@@ -767,6 +773,14 @@ class TestWhatEvicts:
             store.load("id")
             store.load("id")
         assert commands["trips"] == 2
+        store.close()
+
+    def test_it_looks_once(self, server: RedisServer) -> None:
+        store = RedisStore(server.url)
+        with server.watched() as commands:
+            for _ in range(3):
+                store.load("id")
+        assert [words[0] for words in commands].count("INFO") == 1
         store.close()
 
 
