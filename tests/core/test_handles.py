@@ -250,6 +250,31 @@ def test_a_list_that_holds_itself_ends_no_merge() -> None:
     browser.visit(page)
 
 
+@pytest.mark.parametrize(
+    "lets_go",
+    [put("cart", "none"), lambda session: session.pop("cart"), Session.clear],
+    ids=["another value", "deleted", "cleared"],
+)
+def test_a_list_that_the_app_has_taken_out_is_no_longer_the_sessions(lets_go: Page) -> None:
+    """What another request puts in its place is not put into it."""
+    browser = logged_in(Site(), cart=["before"])
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        cart = session["cart"]
+        lets_go(session)
+        session.save()
+        other.visit(put("cart", ["theirs"]))
+        session["n"] = 1
+        session.save()
+        cart.append("mine")
+        assert cart == ["before", "mine"]
+
+    browser.visit(page)
+
+    assert browser.visit(lambda session: session["cart"]) == ["theirs"]
+
+
 def test_a_list_that_is_not_fit_is_named_by_every_merge() -> None:
     browser = logged_in(Site(), cart=[])
     other = browser.twin()
