@@ -275,6 +275,61 @@ def test_a_list_that_the_app_has_taken_out_is_no_longer_the_sessions(lets_go: Pa
     assert browser.visit(lambda session: session["cart"]) == ["theirs"]
 
 
+def test_what_a_reload_has_brought_can_be_taken_out_again() -> None:
+    """What is changed is told by what the session held since, not by what it held before."""
+    browser = logged_in(Site(), cart=["before"])
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        cart = session["cart"]
+        other.visit(add("theirs"))
+        session.reload()
+        cart.remove("theirs")
+
+    browser.visit(page)
+
+    assert browser.visit(lambda session: session["cart"]) == ["before"]
+
+
+def test_an_object_that_the_app_assigned_is_its_own_though_nothing_was_written_into_it_at_first() -> None:
+    browser = logged_in(Site())
+    other = browser.twin()
+    constant = ["a constant"]
+
+    def page(session: Session) -> None:
+        session["cart"] = constant
+        session.save()
+        session.reload()
+        assert session["cart"] is constant
+        other.visit(add("theirs"))
+        session.reload()
+        assert session["cart"] == ["a constant", "theirs"]
+
+    browser.visit(page)
+
+    assert constant == ["a constant"]
+
+
+def test_a_nested_list_that_a_merge_has_brought_stays_the_sessions_through_the_next() -> None:
+    browser = logged_in(Site(), cart={})
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        cart = session["cart"]
+        other.visit(lambda session: session["cart"].update(items=["theirs"]))
+        session["n"] = 1
+        session.save()
+        items = cart["items"]
+        other.visit(lambda session: session["cart"]["items"].append("theirs too"))
+        session["n"] = 2
+        session.save()
+        items.append("mine")
+
+    browser.visit(page)
+
+    assert browser.visit(lambda session: session["cart"]) == {"items": ["theirs", "theirs too", "mine"]}
+
+
 def test_a_list_that_is_not_fit_is_named_by_every_merge() -> None:
     browser = logged_in(Site(), cart=[])
     other = browser.twin()

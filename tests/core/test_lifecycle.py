@@ -87,6 +87,21 @@ def test_a_look_touches_where_that_moves_the_expiry_by_one_percent(seconds: floa
     assert (browser.set_cookie, headers(browser)) == (None, {"Vary": "Cookie"})
 
 
+def test_of_a_session_with_a_lifetime_of_its_own_a_touch_is_worth_one_percent_of_that() -> None:
+    """Or it ends though it is used."""
+    site = Site()
+    browser = logged_in(site)
+    browser.visit(lambda session: setattr(session.cookie, "max_age", 100))
+
+    site.clock.advance(0.9)
+    browser.visit(LOOK)
+    assert site.store.verbs == ["load"]
+
+    site.clock.advance(0.2)
+    browser.visit(LOOK)
+    assert site.store.verbs == ["load", "touch"]
+
+
 def test_a_change_is_stored_and_a_browser_session_cookie_not_sent_again() -> None:
     """The browser has it already."""
     site = Site()
