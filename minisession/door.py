@@ -95,7 +95,7 @@ class Door:
         return None
 
     def _cookie(self, visit: Visit) -> str:
-        if visit.cookie.secure is True and not visit.https:
+        if visit.frame.exposed:
             self._journal.once(
                 "a Secure cookie went out over plain http, where browsers keep it for localhost at"
                 ' most: serve over TLS, or use Cookie(secure="auto")'

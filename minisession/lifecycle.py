@@ -58,7 +58,7 @@ class Lifecycle:
 
     def open(self, environ: dict[str, Any]) -> Visit:
         """Find the request's session."""
-        visit = Visit(environ, *self.options.cookie_for(environ), self._now())
+        visit = Visit(environ, self.options.frame_for(environ), self._now())
         if self._in_process and environ.get("wsgi.multiprocess"):
             self.journal.once(
                 "the server runs several processes and"
@@ -74,8 +74,7 @@ class Lifecycle:
         Raises:
             SessionGone: no live session stands behind it.
         """
-        cookie = Cookie()
-        visit = Visit({}, cookie, True, record.frame(cookie, True), self._now())
+        visit = Visit({}, record.frame(Cookie(), True), self._now())
         self._find(visit, header)
         if visit.standing is not LIVE:
             raise SessionGone("no live session stands behind this Cookie header")
@@ -125,7 +124,7 @@ class Lifecycle:
         keep = keep and visit.standing in (LIVE, NEW)
         if not keep:
             visit.empty()
-            visit.max_age, visit.max_age_set = visit.cookie.max_age, False
+            visit.max_age, visit.max_age_set = visit.frame.max_age, False
         if not keep or isinstance(user, str):
             visit.created = now
         if not isinstance(user, EllipsisType):

@@ -65,19 +65,18 @@ class Options:
         checks.count("max_bytes", self.max_bytes)
         object.__setattr__(self, "always", self.resave or self.save_uninitialized or self.rolling)
 
-    def cookie_for(self, environ: dict[str, Any]) -> tuple[Cookie, bool, Frame]:
-        """Return a request's cookie, whether it came over https, and its records' frame."""
+    def frame_for(self, environ: dict[str, Any]) -> Frame:
+        """Return what is configured of a request's record and cookie."""
         https = environ.get("wsgi.url_scheme") == "https" or (
             self.proxy and _forwarded_https(environ)
         )
-        cookie = self.cookie
-        if isinstance(cookie, Cookie):
-            return cookie, https, self._frames[https]
-        made = cookie(environ)
+        if isinstance(self.cookie, Cookie):
+            return self._frames[https]
+        made = self.cookie(environ)
         if not isinstance(made, Cookie):
             raise TypeError(f"cookie(environ) must return a Cookie, not {type(made).__name__}")
         made.check_name(self.name)
-        return made, https, record.frame(made, https)
+        return record.frame(made, https)
 
 
 def _forwarded_https(environ: dict[str, Any]) -> bool:

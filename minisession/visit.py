@@ -33,7 +33,6 @@ from types import EllipsisType
 from typing import Any, NamedTuple
 
 from .merge import containers, fill
-from .wire.attributes import Cookie
 from .wire.record import Frame, Record, decode, encode
 from .wire.values import check_again, fit, text
 
@@ -108,12 +107,10 @@ class Visit:
     untouchable = False
     transacting = False
 
-    def __init__(
-        self, environ: dict[str, Any], cookie: Cookie, https: bool, frame: Frame, now: float
-    ) -> None:
+    def __init__(self, environ: dict[str, Any], frame: Frame, now: float) -> None:
         self.environ = environ
         # As configured for this request.
-        self.cookie, self.https, self.frame = cookie, https, frame
+        self.frame = frame
         self.data: dict[str, JSON] = {}
         # By key: its text before it could be changed; None, where it was absent.
         self.lent: dict[str, str | None] = {}
@@ -122,7 +119,7 @@ class Visit:
         # By id(): the lists and dicts that we made and the app has in its hands, nested ones too.
         self.own: dict[int, JSON] = {}
         # Seconds.
-        self.max_age = cookie.max_age
+        self.max_age = frame.max_age
         self.created = now
 
     def __repr__(self) -> str:

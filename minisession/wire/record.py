@@ -75,13 +75,17 @@ class Frame(NamedTuple):
         end: from there to the first member of ``minisession``.
         usual: how records of sessions without a `max_age` begin, which `decode` need not parse.
         attributes: of the cookie, as `attributes.rendered`.
+        max_age: seconds, of a session that sets none of its own.
+        exposed: a ``Secure`` cookie goes out over plain http.
     """
 
     start: str
     middle: str
     end: str
     usual: bytes
-    attributes: str
+    attributes: str = ""
+    max_age: float | None = None
+    exposed: bool = False
 
 
 def decode(data: bytes, usual: bytes = b"") -> Record:
@@ -206,21 +210,22 @@ def frame(cookie: Cookie, https: bool) -> Frame:
         "path": cookie.path,
         "sameSite": samesite and samesite.lower(),
     }
-    return _frame_around(members, rendered(cookie, https))
+    exposed = cookie.secure is True and not https
+    return Frame(*_cut(members), rendered(cookie, https), cookie.max_age, exposed)
 
 
 def frame_of(data: bytes) -> Frame:
     """Return the frame that a stored record has, to store it again with the same attributes."""
     # In this order, whatever the record's is.
     blanks = {"originalMaxAge": _BLANK, "expires": _BLANK}
-    return _frame_around({**blanks, **_parsed(data)["cookie"], **blanks}, "")
+    return Frame(*_cut({**blanks, **_parsed(data)["cookie"], **blanks}))
 
 
-def _frame_around(cookie: dict[str, Any], attributes: str) -> Frame:
-    """Cut the text of a record apart where its cookie has the two blanks."""
+def _cut(cookie: dict[str, Any]) -> tuple[str, str, str, bytes]:
+    """Cut a record's text where its cookie has blanks; return the parts, and the usual start."""
     text = encode_value({name: value for name, value in cookie.items() if value is not None})
     start, middle, end = f'{{"cookie":{text},"minisession":{{'.split(encode_value(_BLANK), 2)
-    return Frame(start, middle, end, f"{start}null{middle}null{end}".encode(), attributes)
+    return start, middle, end, f"{start}null{middle}null{end}".encode()
 
 
 def _refuse(constant: str) -> Any:

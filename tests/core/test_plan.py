@@ -16,8 +16,7 @@ NOW = 1_000_000.0
 
 def visit(**what: object) -> Visit:
     """Return what a request knows of its session; by default that it lives, and was not changed."""
-    cookie = Cookie()
-    made = Visit({}, cookie, True, record.frame(cookie, True), NOW - 50)
+    made = Visit({}, record.frame(Cookie(), True), NOW - 50)
     made.live("id", b"{}", NOW + 100)
     for name, value in what.items():
         setattr(made, name, value)

@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "stores.redis_gate": {"errors"},
     "stores.redis_replies": {"errors"},
     "stores.urls": {"stores.base", "stores.memory", "stores.sqlite", "stores.redis"},
-    "visit": {"merge", "wire.attributes", "wire.record", "wire.values"},
+    "visit": {"merge", "wire.record", "wire.values"},
     "options": {"checks", "wire", "wire.attributes", "wire.record"},
     "plan": {"expiry", "options", "visit"},
     "journal": set[str](),
