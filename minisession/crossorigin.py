@@ -21,10 +21,7 @@ REFUSAL = (
     b" Open the page here, and try again from there.\n"
 )
 
-_ORIGIN = re.compile(
-    r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?",
-    re.ASCII | re.IGNORECASE,
-)
+_ORIGIN = re.compile(r"(?ai)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
 _DEFAULT_PORT = {"http": ":80", "https": ":443"}
 
 

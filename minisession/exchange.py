@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Literal
 
 from .errors import SessionError
@@ -12,10 +11,6 @@ from .visit import DESTROYED, LIVE, Visit
 Phase = Literal["open", "streaming", "closed", "outside"]
 """How far the response is: headers can still be added; they are out, and the body is not; both
 are; or there is none."""
-
-
-# One for all, since it is held only for as long as a compare-and-set takes.
-_FINDING = threading.Lock()
 
 
 class Exchange:
@@ -36,11 +31,9 @@ class Exchange:
                 raise SessionError(
                     "the response is complete, and this request never looked at its session"
                 )
-            found = self.lifecycle.open(self.environ)
             # Threads that share a request share its session: the one that the first of them found.
-            with _FINDING:
-                if self.visit is None:
-                    self.visit = found
+            found: Visit = self.__dict__.setdefault("visit", self.lifecycle.open(self.environ))
+            return found
         return self.visit
 
     def writable(self) -> Visit:

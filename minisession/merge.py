@@ -25,7 +25,7 @@ def merge(
 ) -> dict[str, Any]:
     """Return ``base`` with both sides' changes; a value that neither changed is our object."""
     merged = {}
-    for key in [*theirs, *(key for key in ours if key not in theirs)]:
+    for key in {**theirs, **ours}:
         mine, other = changed(base, ours, key), changed(base, theirs, key)
         if (mine and key not in ours) or (other and key not in theirs):
             continue

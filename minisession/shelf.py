@@ -98,7 +98,8 @@ class Shelf:
             SessionGone: it has ended.
         """
         stored, found = self._reread(visit)
-        visit.take(found.data)
+        visit.adopt(found.data)
+        visit.lent = {key: text(visit.data[key]) for key in [*visit.held] if key in visit.data}
         # After the data: what interrupts this must not leave as seen what was not.
         visit.live(visit.id, *stored)
         visit.max_age, visit.max_age_set, visit.user = found.max_age, False, found.user

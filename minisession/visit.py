@@ -227,11 +227,6 @@ class Visit:
         """Forget the data; the lists and dicts in the app's hands are no longer the session's."""
         self.data, self.lent, self.held, self.own = {}, {}, {}, {}
 
-    def take(self, data: dict[str, JSON]) -> None:
-        """Make the data these, as they are stored; see `adopt` for what the app holds."""
-        self.adopt(data)
-        self.lent = {key: text(self.data[key]) for key in list(self.held) if key in self.data}
-
     def adopt(self, data: dict[str, JSON], present: Mapping[str, JSON] | None = None) -> None:
         """Make the data these, in place where the app holds a list or dict that we made.
 
