@@ -62,9 +62,8 @@ def end(
             return True
         # It has been given another new id since, or has ended: its heir tells which.
         ended = True
-    raise SessionConflict(
-        f"session {handle_of(first)} was given {most} new ids while it was being ended"
-    )
+    handle = handle_of(first)
+    raise SessionConflict(f"session {handle} was given {most} new ids while it was being ended")
 
 
 def has_live_heir(store: Store, id: str) -> bool:

@@ -366,8 +366,9 @@ class Lifecycle:
         if visit.standing is DESTROYED:
             raise SessionGone("this session was destroyed: call regenerate() to start an empty one")
         if visit.standing is GONE:
+            handle = handle_of(visit.id)
             raise SessionGone(
-                f"session {handle_of(visit.id)} has ended: call regenerate() to start an empty one"
+                f"session {handle} has ended: call regenerate() to start an empty one"
             )
 
     def _not_in_transaction(self, visit: Visit, verb: str) -> None:

@@ -181,10 +181,8 @@ class SessionMiddleware:
             SessionConflict, SessionTooLarge, StoreUnavailable: nothing more was stored.
         """
         if not isinstance(cookie_header, str):
-            raise TypeError(
-                "cookie_header must be str, the value of a Cookie header, not"
-                f" {type(cookie_header).__name__}"
-            )
+            kind = type(cookie_header).__name__
+            raise TypeError(f"cookie_header must be str, the value of a Cookie header, not {kind}")
         exchange = Exchange(self._lifecycle, {})
         exchange.phase = "outside"
         exchange.visit = visit = self._lifecycle.open_outside(cookie_header)

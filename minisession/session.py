@@ -25,9 +25,8 @@ T = TypeVar("T")
 def _check_item(key: Any, value: Any) -> None:
     """Raise the error for a key or value that does not fit."""
     if not isinstance(key, str):
-        raise TypeError(
-            f"a session's keys are str, as JSON's are, not {type(key).__name__}: use str(key)"
-        )
+        kind = type(key).__name__
+        raise TypeError(f"a session's keys are str, as JSON's are, not {kind}: use str(key)")
     if key in RESERVED:
         raise ValueError(
             f"session[{key!r}] is reserved for the record's own members: use another key"
@@ -78,9 +77,6 @@ class SessionCookie:
     def original_max_age(self) -> float | None:
         """The whole lifetime in seconds, of which `max_age` is what is left."""
         return self._exchange.look().max_age
-
-    def __repr__(self) -> str:
-        return "<SessionCookie>"
 
 
 class Session(MutableMapping[str, JSON]):
@@ -189,9 +185,8 @@ class Session(MutableMapping[str, JSON]):
             SessionError: the response headers are out.
         """
         if not (user is ... or user is None or isinstance(user, str)):
-            raise TypeError(
-                f"user must be str or None, not {type(user).__name__}: use str(user.id)"
-            )
+            kind = type(user).__name__
+            raise TypeError(f"user must be str or None, not {kind}: use str(user.id)")
         if user == "":
             raise ValueError("user is empty: give the account's id, or None for no user")
         if isinstance(user, str):

@@ -172,12 +172,10 @@ def _all_of(store: ListingStore, belongs: Belongs) -> Iterator[str]:
 
 def _check(store: ListingStore, user: str) -> None:
     if not hasattr(store, "ids"):
-        raise TypeError(
-            f"{type(store).__name__} does not list sessions: it has no ids(); see ListingStore"
-        )
+        kind = type(store).__name__
+        raise TypeError(f"{kind} does not list sessions: it has no ids(); see ListingStore")
     if not isinstance(user, str):
-        raise TypeError(
-            f"user must be str, not {type(user).__name__}: what regenerate(user=…) was given"
-        )
+        kind = type(user).__name__
+        raise TypeError(f"user must be str, not {kind}: what regenerate(user=…) was given")
     if not user:
         raise ValueError("user is empty: sessions without a user are not listed")

@@ -122,9 +122,6 @@ class Visit:
         self.max_age = frame.max_age
         self.created = now
 
-    def __repr__(self) -> str:
-        return f"<Visit, {self.standing.value}>"
-
     # Handing out and changing
 
     def get(self, key: str) -> JSON:
