@@ -241,7 +241,7 @@ class Lifecycle:
         self._must_stand(visit)
         if visit.standing is NEW:
             raise SessionError("the headers went out without the new session's cookie")
-        self._until_done(visit, self.shelf.replace)
+        self._until_done(visit, self.shelf.write)
 
     def _store(self, visit: Visit, *, asked: bool) -> None:
         """Carry out what `plan` says."""
@@ -286,7 +286,7 @@ class Lifecycle:
                         f"genid returned {MAX_IDS} ids in a row that are taken: make it random"
                     )
 
-        self._until_done(visit, self.shelf.create, look)
+        self._until_done(visit, self.shelf.write, look)
         self._door.created(visit)
 
     def _was_outrun(self, visit: Visit, old: Replaced) -> None:
@@ -303,7 +303,7 @@ class Lifecycle:
         visit.old = None
 
     def _replaced(self, visit: Visit) -> bool:
-        if not self.shelf.replace(visit):
+        if not self.shelf.write(visit):
             return False
         if visit.max_age is not None:
             visit.send = visit.send or "has a max_age, which starts anew"
@@ -312,7 +312,7 @@ class Lifecycle:
     def _rewrite(self, visit: Visit) -> None:
         """Store what did not change.  A record that we make a little longer must fail no page."""
         try:
-            self._until_done(visit, self.shelf.replace)
+            self._until_done(visit, self.shelf.write)
         except SessionTooLarge as error:
             self.journal.warning("session %s not stored anew: %s", error, id=visit.id)
             self._touch_if_due(visit)

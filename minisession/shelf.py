@@ -15,7 +15,7 @@ from .journal import Journal, handle_of
 from .merge import merge
 from .options import Options
 from .stores.base import TOMBSTONE, Store, Stored
-from .visit import GONE, Replaced, Visit
+from .visit import GONE, NEW, Replaced, Visit
 from .wire import cookies, record
 from .wire.record import Record
 from .wire.signing import MAX_ID
@@ -152,30 +152,35 @@ class Shelf:
 
     # Writing: one try each
 
-    def create(self, visit: Visit) -> bool:
-        """Store a new session, in the place of the one that it replaces, if there is one.
+    def write(self, visit: Visit) -> bool:
+        """Store a live session, or a new one, in the place of the one that it replaces, if any.
 
-        False: its id is taken, or the old one has changed or ended.
+        False: a record has changed or ended, or the new session's id is taken.
         """
-        id, old = visit.id or self.name(visit), visit.old
-        data, end = self._encoded(visit)
-        if old is None:
-            stored = self.store.create(id, data, end, visit.user)
-        else:
-            stored = self.store.rotate(
-                old.id, old.seen, id, data, end, visit.user, inherits=old.keep
+        is_new, old, user = visit.standing is NEW, visit.old, visit.user
+        id, ends = visit.id or self.name(visit), self.deadline(visit)
+        kept = Record(visit.data, visit.max_age, visit.created, user)
+        data = record.encode(kept, visit.frame, ends)
+        if len(data) > self._options.max_bytes:
+            raise SessionTooLarge(
+                f"the session's record would have {len(data)} bytes and max_bytes is"
+                f" {self._options.max_bytes}: keep ids in it and the bulk elsewhere"
             )
-        if stored:
-            self._settle(visit, data, end)
-        return stored
-
-    def replace(self, visit: Visit) -> bool:
-        """Store a live session; False: its record has changed or ended."""
-        data, expires_at = self._encoded(visit)
-        if not self.store.replace(visit.id, visit.seen, data, expires_at, visit.user):
+        if not is_new:
+            stored = self.store.replace(id, visit.seen, data, ends, user)
+        elif old is None:
+            stored = self.store.create(id, data, ends, user)
+        else:
+            stored = self.store.rotate(old.id, old.seen, id, data, ends, user, inherits=old.keep)
+        if not stored:
             return False
-        self._settle(visit, data, expires_at)
-        self._journal.full("session %s stored", visit.id)
+        visit.settle(data, ends)
+        for key in record.EXPRESS_DROPS.intersection(visit.data):
+            self._journal.once(
+                f"session[{key!r}] is stored, but express-session deletes that key as it loads"
+            )
+        if not is_new:
+            self._journal.full("session %s stored", id)
         return True
 
     def touch(self, visit: Visit) -> bool:
@@ -186,26 +191,6 @@ class Shelf:
         visit.expires_at = expires_at
         self._journal.full("session %s touched", visit.id)
         return True
-
-    def _settle(self, visit: Visit, data: bytes, expires_at: float) -> None:
-        if visit.max_age_set:
-            visit.send = visit.send or "has another max_age"
-        visit.settle(data, expires_at)
-        for key in record.EXPRESS_DROPS.intersection(visit.data):
-            self._journal.once(
-                f"session[{key!r}] is stored, but express-session deletes that key as it loads"
-            )
-
-    def _encoded(self, visit: Visit) -> tuple[bytes, float]:
-        expires_at = self.deadline(visit)
-        kept = Record(visit.data, visit.max_age, visit.created, visit.user)
-        data = record.encode(kept, visit.frame, expires_at)
-        if len(data) > self._options.max_bytes:
-            raise SessionTooLarge(
-                f"the session's record would have {len(data)} bytes and max_bytes is"
-                f" {self._options.max_bytes}: keep ids in it and the bulk elsewhere"
-            )
-        return data, expires_at
 
     # Small things
 

@@ -203,6 +203,8 @@ class Visit:
 
     def settle(self, data: bytes, expires_at: float) -> None:
         """Count what was just stored as what was seen."""
+        if self.max_age_set:
+            self.send = self.send or "has another max_age"
         self.live(self.id, data, expires_at)
         self.stored, self.saved, self.old = True, True, None
         self.max_age_set = self.rewrite = False
