@@ -442,17 +442,17 @@ def without_touch(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_early_touch(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Lifecycle, "_find", lambda self, visit, header: self._opener.find(visit, header))
+    patch.setattr(Lifecycle, "_find", lambda self, visit, header: self._door.open(visit, header))
 
 
 def without_restoring(patch: pytest.MonkeyPatch) -> None:
     """What a transact leaves that failed stays."""
-    patch.setattr(Visit, "restore", lambda self, before: None)
+    patch.setattr(Visit, "snapshot", lambda self: lambda: None)
 
 
 def without_user(patch: pytest.MonkeyPatch) -> None:
     """Whoever an heir belongs to."""
-    patch.setattr("minisession.users._is_of", lambda user: lambda stored: True)
+    patch.setattr("minisession.users._is_of", lambda user: lambda stored: stored is not None)
 
 
 def without_keeping(patch: pytest.MonkeyPatch) -> None:
