@@ -489,6 +489,53 @@ def test_a_lifetime_that_the_record_has_rounded_merges_as_any_other() -> None:
     assert browser.visit(lambda s: (s["k"], s.cookie.original_max_age)) == (2, 3600)
 
 
+@pytest.mark.parametrize(
+    "meets",
+    [lambda session: (session.update(k=2), session.save()), Session.touch, Session.reload],
+    ids=["save", "touch", "reload"],
+)
+def test_the_beginning_and_the_user_are_the_stored_records(meets: Page) -> None:
+    """An import, say, may have set them right."""
+    site = Site()
+    browser = logged_in(site)
+
+    def page(session: Session) -> tuple[float, str | None]:
+        stored = site.store.store.load(session.id)
+        record = json.loads(stored.data)
+        record["minisession"] = {"created": record["minisession"]["created"] - 60, "user": "ada"}
+        site.store.store.replace(session.id, stored.data, json.dumps(record).encode(), stored.expires_at)
+        meets(session)
+        return session.created_at.timestamp(), session.user
+
+    assert browser.visit(page) == (site.clock.now - 60, "ada")
+    assert browser.visit(lambda s: (s.created_at.timestamp(), s.user)) == (site.clock.now - 60, "ada")
+
+
+def test_reload_drops_a_lifetime_that_was_not_stored() -> None:
+    browser = logged_in(Site())
+
+    browser.visit(lambda session: (setattr(session.cookie, "max_age", 60), session.reload()))
+
+    assert browser.set_cookie is None
+    assert browser.visit(lambda session: session.cookie.max_age) is None
+
+
+def test_a_merge_in_which_this_request_has_changed_nothing_is_no_change() -> None:
+    site = Site()
+    browser = logged_in(site, cart=[])
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        assert session["cart"] == []
+        other.visit(put("n", 1))
+        site.store.calls.clear()
+        session.touch()
+
+    browser.visit(page)
+
+    assert site.store.verbs == ["touch", "load", "touch"]
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_remember_me_is_kept_by_a_login_that_is_overtaken(first: bool) -> None:
     """Set before the new id or after it, and the other request changes a key."""
