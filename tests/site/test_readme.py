@@ -5,14 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
-from waitress.server import create_server
 from webtest import TestApp
 
 from demo.app import app as demo
@@ -21,6 +18,7 @@ from minisession.testing import log_in
 
 from ..support.browser import SECRET
 from ..support.pages import ROOT, blocks, dead_links, run_transcript
+from ..support.serving import serving
 from ..support.tools import need_program
 
 README = ROOT / "README.md"
@@ -71,23 +69,13 @@ def test_each_line_of_its_table_does_what_it_says() -> None:
     ]
 
 
-@pytest.fixture
-def port() -> Iterator[int]:
-    """Serve the demo on a free port."""
-    server = create_server(demo, host="127.0.0.1", port=0)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    yield server.effective_port
-    server.close()
-    thread.join(10)
-
-
-def test_the_transcript_is_what_curl_shows(port: int, tmp_path: Path) -> None:
+def test_the_transcript_is_what_curl_shows(tmp_path: Path) -> None:
     """Each command, in order; "…" stands for what is random."""
     need_program("curl")
     [block] = blocks(DEMO, "console")
-    transcript = block.text.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
-    assert run_transcript(transcript, tmp_path) == 5
+    with serving(demo) as address:
+        transcript = block.text.replace("http://127.0.0.1:8080", address)
+        assert run_transcript(transcript, tmp_path) == 5
 
 
 def test_the_options_are_all_there() -> None:
