@@ -330,6 +330,15 @@ def test_a_nested_list_that_a_merge_has_brought_stays_the_sessions_through_the_n
     assert browser.visit(lambda session: session["cart"]) == {"items": ["theirs", "theirs too", "mine"]}
 
 
+def test_a_list_that_is_not_fit_is_named_where_the_session_is_new() -> None:
+    def page(session: Session) -> None:
+        session["cart"] = cart = [[1]]
+        cart[0].append({1, 2})
+
+    with pytest.raises(TypeError, match=r"cart.*set"):
+        Site().browser().visit(page)
+
+
 def test_a_list_that_is_not_fit_is_named_by_every_merge() -> None:
     browser = logged_in(Site(), cart=[])
     other = browser.twin()

@@ -102,6 +102,21 @@ def test_of_a_session_with_a_lifetime_of_its_own_a_touch_is_worth_one_percent_of
     assert site.store.verbs == ["load", "touch"]
 
 
+def test_a_session_with_a_lifetime_of_its_own_is_touched_early_where_half_of_that_is_over() -> None:
+    site = Site()
+    browser = logged_in(site)
+    browser.visit(lambda session: setattr(session.cookie, "max_age", 100))
+
+    def look(session: Session) -> list[str]:
+        len(session)
+        return site.store.verbs
+
+    site.clock.advance(50)
+    assert browser.visit(look) == ["load"]
+    site.clock.advance(51)
+    assert browser.visit(look) == ["load", "touch"]
+
+
 def test_a_change_is_stored_and_a_browser_session_cookie_not_sent_again() -> None:
     """The browser has it already."""
     site = Site()
@@ -346,6 +361,10 @@ class TestTombstone:
 
         assert late.site.store.verbs == ["load"]
         assert late.set_cookie is None
+
+    def test_a_change_is_not_lost_without_a_word(self, late: Visitor, caplog: pytest.LogCaptureFixture) -> None:
+        late.visit(put("k", 2))
+        assert ["changes not stored" in line for line in caplog.messages] == [True]
 
     def test_has_no_data_and_no_user(self, late: Visitor) -> None:
         """Whoever planted the old id does not follow the user in."""
@@ -904,6 +923,26 @@ def test_after_destroy_a_write_says_what_to_do() -> None:
     assert browser.visit(data) == {"k": 2}
 
 
+def test_an_empty_session_has_the_configured_lifetime() -> None:
+    """That the last one was to be remembered says nothing of the next visitor."""
+    site = Site()
+    browser = logged_in(site)
+    browser.visit(lambda session: setattr(session.cookie, "max_age", 3600))
+
+    browser.visit(regenerate(user="ada"))
+    assert "Max-Age" not in str(browser.set_cookie)
+
+    browser.visit(lambda s: (setattr(s.cookie, "max_age", 3600), s.regenerate()))
+    assert "Max-Age" not in str(browser.set_cookie)
+
+
+def test_a_destroyed_session_is_no_ones() -> None:
+    browser = logged_in(Site())
+    browser.visit(regenerate(user="ada"))
+
+    assert browser.visit(lambda s: (s.user, s.destroy(), s.user)) == ("ada", None, None)
+
+
 def test_destroy_after_regenerate_ends_the_old_session_too() -> None:
     """The id that the browser came with is the one it might still have."""
     site = Site()
@@ -1297,6 +1336,26 @@ def test_the_cookie_can_depend_on_the_request() -> None:
     del cookies[0]
     with pytest.raises(TypeError, match="must return a Cookie"):
         browser.visit(LOOK)
+
+
+def test_a_new_session_tells_when_it_will_end() -> None:
+    site = Site(idle_timeout=100)
+
+    ends = site.browser().visit(lambda session: session.expires_at.timestamp())
+
+    assert ends == site.clock.now + 100
+
+
+def test_a_transaction_stores_what_it_changes_at_once() -> None:
+    """A new session's first data, and a lifetime alone."""
+    site = Site()
+
+    def page(session: Session) -> list[str]:
+        session.transact(put("k", 1))
+        session.transact(lambda session: setattr(session.cookie, "max_age", 60))
+        return site.store.verbs
+
+    assert site.browser().visit(page) == ["create", "load", "replace"]
 
 
 def test_the_session_tells_its_times() -> None:

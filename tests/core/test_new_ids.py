@@ -91,6 +91,36 @@ def test_what_has_ended_is_not_kept(meanwhile: Page, how: dict[str, Any], caplog
     assert (browser.visit(user), browser.visit(data)) == (None, {})
 
 
+TWICE: list[tuple[dict[str, Any], dict[str, Any], str | None, str | None]] = [
+    (LOGS_IN, MOVES, "bob", "ada"),  # a login
+    (MOVES, LOGS_IN, "bob", "ada"),
+    (LOGS_IN, {}, None, None),  # a logout
+    ({}, LOGS_IN, "bob", None),
+    (LOGS_IN, {"keep": True, "user": None}, None, None),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "mine", "theirs"), TWICE)
+def test_two_new_ids_in_one_request_are_as_one(
+    first: dict[str, Any], second: dict[str, Any], mine: str | None, theirs: str | None
+) -> None:
+    """Nothing is kept unless both keep it, and the user is the last that was said."""
+    browser = logged_in(Site())
+    browser.visit(regenerate(keep=True, user="ada"))
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        dict(session)
+        other.visit(sudo)
+        session.regenerate(**first)
+        session.regenerate(**second)
+
+    browser.visit(page)
+
+    assert (browser.visit(user), other.visit(user)) == (mine, theirs)
+    assert browser.visit(data) == ({"k": 1} if first.get("keep") and second.get("keep") else {})
+
+
 def test_a_login_with_a_living_heir_that_has_moved_on_stands() -> None:
     """The chain is followed to its end."""
     _, other = overtaken(lambda session: None)
@@ -190,6 +220,15 @@ def test_an_old_id_opens_nothing_of_the_heir(late: Late) -> None:
     with pytest.raises(SessionGone):
         late.visit(lambda session: session.transact(put("k", 1)))
     assert late.heir.visit(data) == {}
+
+
+def test_as_many_new_ids_as_are_followed_are_followed(late: Late) -> None:
+    for _ in range(MAX_LINKS - 1):
+        late.heir.visit(sudo)
+
+    late.visit(destroy)
+
+    assert late.heir.visit(user) is None
 
 
 def test_a_session_that_is_rotated_faster_than_it_can_be_ended_is_a_conflict() -> None:
