@@ -176,8 +176,6 @@ class Lifecycle:
         results: list[T] = []
 
         def step(visit: Visit) -> bool:
-            nonlocal restore
-            restore = visit.snapshot()
             visit.transacting = True
             try:
                 results[:] = [run()]

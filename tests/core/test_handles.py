@@ -332,8 +332,8 @@ def test_a_nested_list_that_a_merge_has_brought_stays_the_sessions_through_the_n
 
 def test_a_list_that_is_not_fit_is_named_where_the_session_is_new() -> None:
     def page(session: Session) -> None:
-        session["cart"] = cart = [[1]]
-        cart[0].append({1, 2})
+        session["cart"] = [[]]
+        session["cart"][0].append({1, 2})
 
     with pytest.raises(TypeError, match=r"cart.*set"):
         Site().browser().visit(page)
@@ -452,6 +452,7 @@ def test_a_transaction_that_loses_every_time_leaves_nothing_behind() -> None:
 
         with pytest.raises(SessionConflict):
             session.transact(spoil)
+        assert (session["n"], session["cart"]) == (0, [])
         other.visit(lambda session: session.update(n=session["n"] + 1))
         cart.append("mine")
 

@@ -107,7 +107,7 @@ def test_a_session_with_a_lifetime_of_its_own_is_touched_early_where_half_of_tha
     browser = logged_in(site)
     browser.visit(lambda session: setattr(session.cookie, "max_age", 100))
 
-    def look(session: Session) -> list[str]:
+    def look(session: Session) -> Any:
         len(session)
         return site.store.verbs
 
@@ -1350,7 +1350,7 @@ def test_a_transaction_stores_what_it_changes_at_once() -> None:
     """A new session's first data, and a lifetime alone."""
     site = Site()
 
-    def page(session: Session) -> list[str]:
+    def page(session: Session) -> Any:
         session.transact(put("k", 1))
         session.transact(lambda session: setattr(session.cookie, "max_age", 60))
         return site.store.verbs
