@@ -72,7 +72,6 @@ class Journal:
         """
         if not log.isEnabledFor(level):
             return
-        args = (handle_of(id), *args) if id else args
         now = self._clock()
         with self._lock:
             whole_at, missed = self._kinds.get(message, (now, 0))
@@ -82,6 +81,7 @@ class Journal:
                 self._kinds[message] = whole_at, missed + 1
                 return
             self._kinds[message] = now + (used + 1) * EVERY, 0
+        args = (handle_of(id), *args) if id else args
         if missed:
             message, args = f"{message} (and %d more like this, not logged)", (*args, missed)
         elif used > BURST - 2:
