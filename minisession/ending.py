@@ -69,9 +69,7 @@ def end(
 def has_live_heir(store: Store, id: str) -> bool:
     """Return whether the session that had this id lives on under another."""
     for _ in range(MAX_LINKS):
-        heir = store.heir(id)
-        stored = None if heir is None else store.load(heir)
-        if heir is None or stored is None:
+        if (heir := store.heir(id)) is None or (stored := store.load(heir)) is None:
             return False
         if stored.data != TOMBSTONE:
             return True

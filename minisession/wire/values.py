@@ -140,16 +140,13 @@ def _explain(value: Any, path: tuple[str | int, ...]) -> None:
 
 
 def _explain_container(value: Any, path: tuple[str | int, ...]) -> None:
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            _explain(item, (*path, index))
-        return
-    for name, item in list(value.items()):
-        if not isinstance(name, str):
-            what = f"a dict with a key of type {type(name).__name__}"
+    is_dict = isinstance(value, dict)
+    for step, item in list(value.items()) if is_dict else enumerate(value):
+        if is_dict and not isinstance(step, str):
+            what = f"a dict with a key of type {type(step).__name__}"
             raise _unfit(path, what, "make its keys str")
-        _explain(name, path)
-        _explain(item, (*path, name))
+        _explain(step, path)
+        _explain(item, (*path, step))
 
 
 def _unfit(path: tuple[str | int, ...], what: str, fix: str) -> TypeError:
