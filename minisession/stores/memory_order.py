@@ -19,59 +19,51 @@ class Order:
     """Ids by their keys, and by themselves where keys are equal.
 
     They lie in pieces.  Each begins after the pair that is named with it and ends with the pair
-    that is named with the next; nothing comes before the first.  Inside, only the first piece is in
-    order, from when its first id is asked for.
+    that is named with the next; nothing comes before the first, whatever it is named, and only if
+    it is the only one it may be empty.  Inside, only the first piece is in order, from when its
+    first id is asked for.
 
     `add` and `discard` do nothing that is done already: what an exception has interrupted is done
     again.
     """
 
     def __init__(self) -> None:
-        self.pieces: list[tuple[Key, str, dict[str, Key]]] = []
-        self._sorted: dict[str, Key] | None = None  # the first piece, while it is
+        self.pieces: list[tuple[Key, str, dict[str, Key]]] = [(None, "", {})]
+        self._sorted: dict[str, Key] = {}  # the first piece, if it is in order
 
     def add(self, key: Key, id: str) -> None:
         """Add an id."""
-        if not self.pieces:
-            self.pieces.append((key, id, {}))
-        at = self._find(key, id)
+        at = bisect_left(self.pieces, (key, id), 1) - 1
         start, first, piece = self.pieces[at]
         if piece is self._sorted and (id in piece or key <= next(reversed(piece.values()), key)):
-            self._sorted = None
+            self._sorted = {}
         piece[id] = key
         if len(piece) > 2 * HALF_A_PIECE:
             pairs = sorted(zip(piece.values(), piece, strict=True))
             lower, upper = pairs[:HALF_A_PIECE], pairs[HALF_A_PIECE:]
-            halves = (start, first, _unpaired(lower)), (*lower[-1], _unpaired(upper))
-            self.pieces[at : at + 1] = halves
+            self.pieces[at : at + 1] = (start, first, _piece(lower)), (*lower[-1], _piece(upper))
 
     def discard(self, key: Key, id: str) -> None:
         """Remove an id, if it is there with this key."""
-        if self.pieces:
-            at = self._find(key, id)
-            piece = self.pieces[at][2]
-            if piece.get(id) == key:
-                del piece[id]
-            if not piece:
-                del self.pieces[at]
+        at = bisect_left(self.pieces, (key, id), 1) - 1
+        piece = self.pieces[at][2]
+        if piece.get(id) == key:
+            del piece[id]
+        if not piece and len(self.pieces) > 1:
+            del self.pieces[at]
 
     def kept(self, key: Key, id: str) -> str:
         """Return the very object that is kept as this id."""
-        for known in self.pieces[self._find(key, id)][2] if self.pieces else ():
-            if known == id:
-                return known
-        return id
+        return next(filter(id.__eq__, self.pieces[self._find(key, id)][2]), id)
 
     def first(self) -> tuple[Key, str] | None:
         """Return the first key, and its id."""
-        if not self.pieces:
-            return None
         start, first, piece = self.pieces[0]
         if piece is not self._sorted:
-            self._sorted = piece = _unpaired(sorted(zip(piece.values(), piece, strict=True)))
+            self._sorted = piece = _piece(sorted(zip(piece.values(), piece, strict=True)))
             self.pieces[0] = start, first, piece
-        id = next(iter(piece))
-        return piece[id], id
+        id = next(iter(piece), None)
+        return None if id is None else (piece[id], id)
 
     def after(self, key: Key, id: str = "") -> tuple[Key, str] | None:
         """Return the first key after this one, or the same with a later id, and its id."""
@@ -89,18 +81,17 @@ class Order:
 
     def count_between(self, low: Key, high: Key) -> int:
         """Return how many ids lie there, or 0 if one piece holds them all."""
-        first, last = self._find(low, ""), self._find(high, "")
-        if first == last:
+        first = self._find(low, "")
+        if first + 1 == len(self.pieces) or self.pieces[first + 1][0] > high:
             return 0
-        sizes = [len(piece) for _, _, piece in self.pieces[first : last + 1]]
-        below = [key for key in self.pieces[first][2].values() if key < low]
-        above = [key for key in self.pieces[last][2].values() if key > high]
-        return sum(sizes) - len(below) - len(above)
+        pieces = [piece for _, _, piece in self.pieces[first : self._find(high, "") + 1]]
+        ends = [*pieces[0].values(), *pieces[-1].values()]
+        return sum(map(len, pieces)) - len([key for key in ends if not low < key < high])
 
     def _find(self, key: Key, id: str) -> int:
         """Return in which piece a key and an id belong; a pair sorts among triples."""
-        return (bisect_left(self.pieces, (key, id)) or 1) - 1
+        return bisect_left(self.pieces, (key, id), 1) - 1
 
 
-def _unpaired(pairs: list[tuple[Key, str]]) -> dict[str, Key]:
+def _piece(pairs: list[tuple[Key, str]]) -> dict[str, Key]:
     return {id: key for key, id in pairs}

@@ -639,7 +639,8 @@ class TestListing:
             found.append(id)
             for n in range(size if turn in (0, 1, 10, 200, 290) else 0):
                 past = [f"{n}", *(f"{n} after {t}" for t in (0, 1, 10, 200, 290) if t < turn)]
-                assert store.rotate(past[-1], b"data", f"{n} after {turn}", b"data", inf, "ann", inherits=True)
+                assert store.replace(past[-1], b"data", b"more", inf, "ann")
+                assert store.rotate(past[-1], b"more", f"{n} after {turn}", b"data", inf, "ann", inherits=True)
         assert {id.split(" ")[0] for id in found if "bob" not in id} == {f"{n}" for n in range(size)}
         assert not [id for id in found if "before" in id]
         assert len(found) == len(set(found)) < 4 * size
@@ -792,8 +793,8 @@ class TestCost:
     @pytest.mark.parametrize(
         ("call", "most"),
         [
-            (lambda store, clock: store.create("new", b"data", clock() + HOUR), 6000),
-            (lambda store, clock: store.create("new", b"data", clock() + HOUR, "eve"), 6000),
+            (lambda store, clock: store.create("new", b"data", clock() + HOUR), 20_000),
+            (lambda store, clock: store.create("new", b"data", clock() + HOUR, "eve"), 20_000),
             (lambda store, clock: store.rotate("9", b"used", "new", b"used", clock() + HOUR, inherits=True), 250),
             (lambda store, clock: clock.advance(9 * HOUR) or store.load("9"), 10_000),
             (lambda store, clock: clock.advance(9 * HOUR) or store.create("new", b"data", inf), 10_000),
@@ -1106,4 +1107,4 @@ class TestOrder:
             assert order.first() == (key, id)
             order.discard(key, id)
         assert order.first() is None
-        assert order.pieces == []
+        assert [piece for _, _, piece in order.pieces] == [{}]

@@ -24,7 +24,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a few sessions fill several pieces, and one call free only some of them."""
     monkeypatch.setattr(memory_order, "HALF_A_PIECE", 2)
     monkeypatch.setattr(memory, "FREED_PER_CALL", 4)
-    monkeypatch.setattr(memory, "LAGGING_PER_CALL", 2)
 
 
 def made(clock: Clock, *, users: int = 3, sessions: int = SESSIONS, data: bytes = b"data") -> MemoryStore:
