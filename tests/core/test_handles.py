@@ -503,6 +503,50 @@ def test_a_transaction_that_fails_leaves_the_session_as_it_was(
     assert browser.visit(data) == ({"cart": [1]} if is_new else {"k": 1, "cart": [1]})
 
 
+def test_a_transaction_that_fails_at_its_second_try_leaves_nothing_to_store() -> None:
+    site = Site()
+    browser = logged_in(site, n=0)
+    other = browser.twin()
+
+    def count(session: Session) -> None:
+        session["n"] += 1
+        if session["n"] == 2:
+            raise RuntimeError
+        other.visit(put("n", 1))
+
+    def page(session: Session) -> None:
+        with pytest.raises(RuntimeError):
+            session.transact(count)
+        assert session["n"] == 0
+        site.store.calls.clear()
+
+    browser.visit(page)
+
+    assert site.store.verbs == []
+    assert browser.visit(data) == {"k": 1, "n": 1}
+
+
+def test_so_does_one_that_was_handed_out_what_others_had_made_meanwhile() -> None:
+    browser = logged_in(Site())
+    other = browser.twin()
+
+    def spoil(session: Session) -> None:
+        session["n"] = 1
+        if "cart" in session:
+            session["cart"].append("spoilt")
+            raise RuntimeError
+        other.visit(put("cart", []))
+
+    def page(session: Session) -> None:
+        with pytest.raises(RuntimeError):
+            session.transact(spoil)
+        assert dict(session) == {"k": 1}
+
+    browser.visit(page)
+
+    assert browser.visit(data) == {"k": 1, "cart": []}
+
+
 def test_a_list_that_a_failed_transaction_handed_out_is_the_sessions() -> None:
     browser = logged_in(Site(), cart=["before"])
     handed_out: list[list[str]] = []
