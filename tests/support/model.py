@@ -248,11 +248,13 @@ class ModelSession(MutableMapping[str, Any]):
     def _snapshot(self) -> tuple[Any, ...]:
         self.handles.update(self.data)
         hands = dict(self.handles), dict(self.lent), dict(self.own)
-        return deepcopy(self.data), *hands, self.lifetime, self.lifetime_set
+        return deepcopy(self.data), *hands, self.lifetime, self.lifetime_set, self.seen
 
     def _restore(self, snapshot: tuple[Any, ...]) -> None:
         """Be as before; but what was handed out since is the session's own still."""
-        data, handles, lent, own, self.lifetime, self.lifetime_set = snapshot
+        data, handles, lent, own, self.lifetime, self.lifetime_set, seen = snapshot
+        if self.seen is not None:
+            self.seen = seen or self.seen
         since = {key: value for key, value in {**self.handles, **self.data}.items() if id(value) in self.own}
         self.handles, self.own, self.data = {**since, **handles}, {**self.own, **own}, {}
         self._become(data)
@@ -438,7 +440,6 @@ class ModelSession(MutableMapping[str, Any]):
                 if number:
                     self._restore(before)
                     self._take(self._present())
-                before = self._snapshot()
                 run(self)
                 if self.seen is None:
                     return self._store(asked=False)
