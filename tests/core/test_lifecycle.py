@@ -102,6 +102,18 @@ def test_of_a_session_with_a_lifetime_of_its_own_a_touch_is_worth_one_percent_of
     assert site.store.verbs == ["load", "touch"]
 
 
+def test_a_lifetime_that_is_as_long_as_the_usual_one_is_stored_and_sent() -> None:
+    """The store ends the session when it did before, and the browser does not."""
+    site = Site(idle_timeout=3600)
+    browser = logged_in(site)
+
+    browser.visit(lambda session: setattr(session.cookie, "max_age", 3600))
+    assert (site.store.verbs, "Max-Age=3600" in str(browser.set_cookie)) == (["load", "replace"], True)
+
+    browser.visit(lambda session: setattr(session.cookie, "max_age", None))
+    assert (site.store.verbs, "Max-Age" in str(browser.set_cookie)) == (["load", "replace"], False)
+
+
 def test_a_session_with_a_lifetime_of_its_own_is_touched_early_where_half_of_that_is_over() -> None:
     site = Site()
     browser = logged_in(site)
