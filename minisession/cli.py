@@ -123,8 +123,9 @@ class _Trouble(Exception):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Cut the message where a URL begins: it may hold a password."""
-        super().error(printable(re.sub("(?s)://.*", "://...", message)))
+        """Cut the message where it repeats a URL, which may hold a password, or what may be an id."""
+        cut = re.sub("(?s)(://|unrecognized arguments: ).*", r"\1...", message)
+        super().error(printable(cut))
 
 
 def parser() -> argparse.ArgumentParser:
