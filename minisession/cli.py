@@ -123,7 +123,7 @@ class _Trouble(Exception):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Cut the message where it repeats a URL, which may hold a password, or what may be an id."""
+        """Cut the message where it repeats a URL (it may hold a password) or maybe an id."""
         cut = re.sub("(?s)(://|unrecognized arguments: ).*", r"\1...", message)
         super().error(printable(cut))
 
