@@ -307,6 +307,24 @@ def test_a_session_that_ended_meanwhile_stays_ended(caplog: pytest.LogCaptureFix
     assert browser.visit(lambda session: session.is_new)
 
 
+@pytest.mark.parametrize(
+    ("page", "told"),
+    [
+        (lambda session: setattr(session.cookie, "max_age", 60), ["WARNING"]),
+        (lambda session: session["cart"].append(1), ["WARNING"]),
+        (lambda session: session["cart"].copy(), []),
+    ],
+    ids=["a lifetime", "a list", "a list that was only read"],
+)
+def test_what_is_lost_is_told_and_nothing_else(page: Page, told: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    browser = logged_in(Site(rolling=True), cart=[])
+    other = browser.twin()
+
+    browser.visit(lambda session: (page(session), other.visit(lambda session: session.destroy())))
+
+    assert [record.levelname for record in caplog.records] == told
+
+
 @pytest.mark.parametrize("options", [{}, {"rolling": True}, {"cookie": Cookie(secure="auto", max_age=100)}])
 def test_a_session_that_ended_after_it_was_saved_is_not_announced(options: dict[str, Any]) -> None:
     """The cookie would take the place of a newer one, and stand for nothing."""

@@ -91,6 +91,17 @@ def test_what_has_ended_is_not_kept(meanwhile: Page, how: dict[str, Any], caplog
     assert (browser.visit(user), browser.visit(data)) == (None, {})
 
 
+def test_a_new_id_that_goes_to_another_request_is_told_of_though_nothing_else_was_changed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    browser = logged_in(Site())
+    other = browser.twin()
+
+    browser.visit(lambda session: (dict(session), other.visit(sudo), session.regenerate(keep=True)))
+
+    assert ["changes not stored" in line for line in caplog.messages] == [True]
+
+
 TWICE: list[tuple[dict[str, Any], dict[str, Any], str | None, str | None]] = [
     (LOGS_IN, MOVES, "bob", "ada"),  # a login
     (MOVES, LOGS_IN, "bob", "ada"),
