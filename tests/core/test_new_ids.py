@@ -507,6 +507,17 @@ def test_a_reader_with_an_absolute_timeout_does_not_write() -> None:
         clock.advance(0.000_7)
 
 
+def test_without_an_absolute_timeout_a_beginning_in_the_future_is_not_written_over() -> None:
+    """Nothing is counted from it, and a reader does not write."""
+    site = Site()
+    browser = logged_in(site)
+
+    site.clock.advance(-60)
+    browser.visit(len)
+
+    assert site.store.verbs == ["load"]
+
+
 def test_a_beginning_is_rounded_down_and_stays_what_it_is() -> None:
     site = Site()
     site.clock.now += 0.987_654_3
