@@ -256,6 +256,12 @@ def test_a_cookie_of_our_name_that_the_app_sets_is_told_of_once_and_ours_comes_l
     assert "connect.sid" in line
 
 
+def test_a_cookie_of_another_name_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    Exchange(bare(responding(("Set-Cookie", "other=1"), ("Set-Cookie", "not.connect.sid=1"), n=1))).run()
+
+    assert warnings_of(caplog) == []
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_conflict_without_end_is_not_called_an_outage(method: str) -> None:
     """What the visitor can do is the same; what the operator looks for is not."""
