@@ -739,6 +739,8 @@ def test_conflicts_without_end_are_a_503() -> None:
     assert response.headers["Retry-After"] == "5"
     assert store.verbs.count("replace") == 4 * MAX_TRIES - MAX_TRIES  # save, transact's save, the commit
     assert max(pauses) <= 0.05
+    # Of each of the three, the second try comes at once.
+    assert len(pauses) == 3 * (MAX_TRIES - 2)
 
 
 # The verbs

@@ -15,7 +15,7 @@ from minisession.stores.base import TOMBSTONE_LIFE
 
 from ..support.browser import Clock, SpyStore
 from ..support.site import Page, Site, Visitor, data, put
-from .test_lifecycle import logged_in, regenerate
+from .test_lifecycle import logged_in, regenerate, site_with
 
 
 def user(session: Session) -> str | None:
@@ -440,6 +440,16 @@ def test_an_early_touch_does_not_stand_for_the_cookies() -> None:
         browser.visit(dict)
         assert site.store.verbs == verbs
         assert (browser.set_cookie is not None) is ("rolling" in options)
+
+
+def test_an_early_touch_that_fails_is_told_of_and_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    site, _, browser = site_with("touch")
+
+    site.clock.advance(86400 / 2 + 1)
+    browser.visit(len)
+
+    assert site.store.verbs == ["load", "touch"]
+    assert ["not touched" in line for line in caplog.messages] == [True]
 
 
 def test_an_early_touch_that_is_refused_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
