@@ -26,6 +26,10 @@ from .memory_order import Key, Order
 FREED_PER_CALL = 128  # records that a call frees, or brings up to date; less than a millisecond
 SHARD_SIZE = 8192  # entries on average; a dict of that size grows in 0.3 ms
 
+# Half of the largest piece of each order: what a dict of 128 slots holds, or of 64.  Larger ones
+# are less work for the garbage collector; of users, one holds less than what a user may have.
+HALVES = (85, 85, 85, 42)
+
 # A record's key is when it ends, as its place in the order says.  It may lag behind by so much of
 # the time that is left, so that most writes need not move it.
 LAG = 0.01
@@ -80,7 +84,7 @@ class MemoryStore:
 
     def _start_over(self) -> None:
         self._records: list[dict[str, bytes]] = [{} for _ in range(self._shards)]
-        self._anonymous, self._owned, self._buried, self._users = four = [Order() for _ in range(4)]
+        self._anonymous, self._owned, self._buried, self._users = four = [Order(n) for n in HALVES]
         self._parts: list[list[Key]] = [self._records, *(order.pieces for order in four)]
         self._due = inf  # nothing ends before
 

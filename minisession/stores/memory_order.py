@@ -9,25 +9,23 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Any
 
-# A dict with 64 slots holds 42 entries, one with 128 holds 85; to sort those takes 15 µs.
-HALF_A_PIECE = 42
-
 Key = Any  # of one type in an order
 
 
 class Order:
     """Ids by their keys, and by themselves where keys are equal.
 
-    They lie in pieces.  Each begins after the pair that is named with it and ends with the pair
-    that is named with the next; nothing comes before the first, whatever it is named, and only if
-    it is the only one it may be empty.  Inside, only the first piece is in order, from when its
-    first id is asked for.
+    They lie in pieces, and one that gets too large is cut in half.  Each begins after the pair that
+    is named with it and ends with the pair that is named with the next; nothing comes before the
+    first, whatever it is named, and only if it is the only one it may be empty.  Inside, only the
+    first piece is in order, from when its first id is asked for.
 
     `add` and `discard` do nothing that is done already: what an exception has interrupted is done
     again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, half: int) -> None:
+        self._half = half
         self.pieces: list[tuple[Key, str, dict[str, Key]]] = [(None, "", {})]
         self._sorted: dict[str, Key] = {}  # the first piece, if it is in order
 
@@ -38,9 +36,9 @@ class Order:
         if piece is self._sorted and (id in piece or key <= next(reversed(piece.values()), key)):
             self._sorted = {}
         piece[id] = key
-        if len(piece) > 2 * HALF_A_PIECE:
+        if len(piece) > 2 * self._half:
             pairs = sorted(zip(piece.values(), piece, strict=True))
-            lower, upper = pairs[:HALF_A_PIECE], pairs[HALF_A_PIECE:]
+            lower, upper = pairs[: self._half], pairs[self._half :]
             self.pieces[at : at + 1] = (start, first, _piece(lower)), (*lower[-1], _piece(upper))
 
     def discard(self, key: Key, id: str) -> None:

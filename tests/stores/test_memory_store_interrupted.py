@@ -8,7 +8,7 @@ from math import inf
 import pytest
 
 from minisession import MemoryStore
-from minisession.stores import memory, memory_order
+from minisession.stores import memory
 from minisession.stores.base import TOMBSTONE
 
 from ..support.browser import Clock
@@ -22,7 +22,7 @@ BYTES = 720
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a few sessions fill several pieces, and one call free only some of them."""
-    monkeypatch.setattr(memory_order, "HALF_A_PIECE", 2)
+    monkeypatch.setattr(memory, "HALVES", (2, 2, 2, 2))
     monkeypatch.setattr(memory, "FREED_PER_CALL", 4)
 
 

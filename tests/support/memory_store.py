@@ -38,7 +38,7 @@ def sound(store: MemoryStore) -> None:
 def ordered(order: memory_order.Order) -> None:
     """Assert that an order's pieces are small, filled, and where they belong."""
     pieces = [sorted(zip(piece.values(), piece, strict=True)) for _, _, piece in order.pieces]
-    assert all(0 < len(piece) <= 2 * memory_order.HALF_A_PIECE for piece in pieces) or pieces == [[]]
+    assert all(0 < len(piece) <= 2 * order._half for piece in pieces) or pieces == [[]]
     for (start, first, _), before, piece in zip(order.pieces[1:], pieces, pieces[1:], strict=False):
         assert before[-1] <= (start, first) < piece[0]
 
