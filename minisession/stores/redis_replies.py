@@ -128,6 +128,8 @@ def nonsense() -> StoreUnavailable:
 
 def unavailable(error: Exception) -> StoreUnavailable:
     """Return what is wrong, without the ids and data that an error may quote."""
+    # In older versions of redis-py it is part of a cycle, which would keep connections open.
+    error.__traceback__ = None
     told = isinstance(error, (RedisError, RedisClusterException))
     told = told and not isinstance(error, InvalidResponse)
     text = str(error).partition(", with args")[0] if told else "no answer that could be understood"

@@ -41,8 +41,9 @@ def test_with_this_redis_py_the_contract_is_kept_on_one_node_and_on_a_cluster(
         missing(f"pip cannot install {package}: {installed.stderr[-200:]}")
     tests = [str(HERE / f"test_redis_{name}.py") for name in ("store", "cluster", "link")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore::DeprecationWarning"]
+    command += ["-o", "faulthandler_timeout=120"]
     ran = subprocess.run(
-        [*command, "-k", " or ".join(WHAT), *tests],
+        [*command, "-k", f"({' or '.join(WHAT)}) and not LeastRights", *tests],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         capture_output=True,
