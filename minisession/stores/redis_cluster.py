@@ -65,6 +65,7 @@ class Cluster:
         # By process: a fork may copy one that never ends.
         self._fetching: dict[int, threading.Event] = {}
         self._refresh_at = 0.0
+        self._closed = 0  # times; a fetch that is under way must not leave a connection open
 
     def run(self, *commands: Command, foreign: bool = False) -> list[Any]:
         """Carry the commands out in this order, neighbours on one node in one round trip.
@@ -122,6 +123,7 @@ class Cluster:
 
     def close(self) -> None:
         """Close all connections."""
+        self._closed += 1
         for address in list(self._nodes):
             self._part_with(address)
 
@@ -245,9 +247,12 @@ class Cluster:
             threading.Thread(target=self._fetch_again, daemon=True).start()
 
     def _fetch_again(self) -> None:
+        closed = self._closed
         with suppress(StoreUnavailable):
             self._install(self._fetch())
         self._refresh_at = self._now() + PAUSE
+        if closed != self._closed:
+            self.close()
 
     def _layout(self) -> dict[Address, bytes]:
         """Return of each master which slots it has, and in brackets those on their way."""

@@ -514,6 +514,22 @@ class TestTheMapOfACluster:
         if client is not None:
             client.close()
 
+    def test_a_map_that_is_being_fetched_leaves_no_connection_behind(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = RedisStore(f"{cluster.url}?client_name=ours")
+        store.load("id")
+        link: Any = store._redis
+        fetch = link._fetch
+
+        def closing() -> Any:
+            store.close()
+            return fetch()
+
+        monkeypatch.setattr(link, "_fetch", closing)
+        link._fetch_again()
+        eventually(lambda: named(cluster, "ours") == 0)
+
     def test_connections_to_a_node_that_has_left_are_closed(self, cluster: Cluster) -> None:
         store = RedisStore(f"{cluster.url}?client_name=ours", read_timeout=0.2, connect_timeout=0.1)
         link: Any = store._redis
