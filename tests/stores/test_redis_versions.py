@@ -36,7 +36,7 @@ def test_with_this_redis_py_the_contract_is_kept_on_one_node_and_on_a_cluster(
     package: str, tmp_path: Path, count: Callable[[str], None]
 ) -> None:
     pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(tmp_path)]
-    installed = subprocess.run([*pip, package], capture_output=True, text=True, check=False)
+    installed = subprocess.run([*pip, package], capture_output=True, text=True, check=False, timeout=300)
     if installed.returncode != 0:
         missing(f"pip cannot install {package}: {installed.stderr[-200:]}")
     tests = [str(HERE / f"test_redis_{name}.py") for name in ("store", "cluster", "link")]
@@ -49,6 +49,7 @@ def test_with_this_redis_py_the_contract_is_kept_on_one_node_and_on_a_cluster(
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
     )
     version = next(path.name for path in tmp_path.glob("redis-*.dist-info"))
     count(f"{package}, {version.removesuffix('.dist-info')}: {ran.stdout.strip().splitlines()[-1]}")

@@ -169,7 +169,7 @@ class Wire:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._threads = [threading.Thread(target=self._accept)]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
     def _accept(self) -> None:
@@ -180,7 +180,7 @@ class Wire:
                 far = socket.create_connection(("127.0.0.1", self.to))
                 self._sockets += [near, far]
                 for source, target, way in ((near, far, "sent"), (far, near, "answered")):
-                    thread = threading.Thread(target=self._carry, args=(source, target, way))
+                    thread = threading.Thread(target=self._carry, args=(source, target, way), daemon=True)
                     thread.start()
                     self._threads.append(thread)
 
@@ -198,8 +198,10 @@ class Wire:
     def close(self) -> None:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        # It may just have accepted one more.  Closed before, its number could be another's by now, on which
+        # the thread would wait.
+        self._threads[0].join(SOON)
         self._listener.close()
-        self._threads[0].join(SOON)  # it may just have accepted one more
         for end in self._sockets:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
