@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -79,8 +80,26 @@ class Cluster:
         others = [node for node in self.nodes if node is not self.nodes[number]]
         while self.epoch(self.nodes[number]) <= max(map(self.epoch, others)):
             self.nodes[number].client.execute_command("CLUSTER BUMPEPOCH")
-        for node in self.nodes:
-            node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", self.names[number])
+        # A message that was under way may give it back on one of them: until all have agreed for a while.
+        agreed = 0
+        while agreed < 5:
+            mine = self.names[number]
+            name = mine.decode() if isinstance(mine, bytes) else mine
+            wrong = [node for node in self.nodes if self._owner(node, slot) != name]
+            for node in wrong:
+                node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", self.names[number])
+            agreed = 0 if wrong else agreed + 1
+            time.sleep(0.02)
+
+    def _owner(self, node: RedisServer, slot: int) -> str | None:
+        command = ["redis-cli", "-p", str(node.port), "cluster", "nodes"]
+        for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
+            name, *rest = line.split()
+            for span in rest[7:]:
+                first, _, last = span.partition("-")
+                if not span.startswith("[") and int(first) <= slot <= int(last or first):
+                    return name
+        return None
 
 
 def slot_of(key: str) -> int:
