@@ -722,8 +722,12 @@ def test_a_broken_store_is_caught(store: Any, rule: str) -> None:
         def make_store(self) -> Any:
             return store(self.clock)
 
+    # A store that is broken in a race alone is caught when threads meet, which may take some runs.
     result = unittest.TestResult()
-    Broken(f"test_{rule}").run(result)
+    for _ in range(50):
+        Broken(f"test_{rule}").run(result)
+        if result.failures or result.errors:
+            break
 
     assert result.failures + result.errors != []
 
