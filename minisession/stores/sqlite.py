@@ -62,9 +62,9 @@ REPLACE = """
 TOUCH = "UPDATE sessions SET expires_at = ?, user = ? WHERE id = ? AND data = ? AND expires_at > ?"
 VACATE = "DELETE FROM sessions WHERE id = ? AND expires_at <= ?"
 RENAME = """
-    UPDATE sessions SET id = ?1, data = ?2, expires_at = ?3, user = ?4
-    WHERE id = ?5 AND data = ?6 AND expires_at > ?7
-    AND NOT EXISTS (SELECT 1 FROM sessions WHERE id = ?1)
+    UPDATE sessions SET id = ?, data = ?, expires_at = ?, user = ?
+    WHERE id = ? AND data = ? AND expires_at > ?
+    AND NOT EXISTS (SELECT 1 FROM sessions WHERE id = ?)
 """
 BURY = "INSERT INTO sessions (id, data, expires_at, heir) VALUES (?, ?, ?, ?)"
 HEIR = "SELECT heir FROM sessions WHERE id = ? AND length(data) = 0 AND expires_at > ?"
@@ -189,7 +189,8 @@ class SQLiteStore:
             now = self._clock()
             _free(db, FREED_PER_CREATE, EXPIRED, now)
             db.execute(VACATE, (new, now))
-            moved = db.execute(RENAME, (new, data, expires_at, user, old, seen, now)).rowcount == 1
+            values = new, data, expires_at, user, old, seen, now, new
+            moved = db.execute(RENAME, values).rowcount == 1
             if moved:
                 heir = new if inherits else None
                 db.execute(BURY, (old, TOMBSTONE, now + TOMBSTONE_LIFE, heir))
