@@ -291,7 +291,7 @@ class TestVerbs:
             with sql(path) as db:
                 plan = db.execute(f"EXPLAIN QUERY PLAN {statement}", (1,) * statement.count("?")).fetchall()
                 (newest,) = db.execute(f"EXPLAIN QUERY PLAN {sqlite.NEWEST}").fetchall()
-                steps = db.execute(f"EXPLAIN QUERY PLAN {sqlite.RENAME}", (1,) * 7).fetchall()
+                steps = db.execute(f"EXPLAIN QUERY PLAN {sqlite.RENAME}", (1,) * 8).fetchall()
             assert "SEARCH" in newest[3]  # one step, at the end of the table
             assert not [step for *_, step in steps if "SCAN" in step]
             assert [step.replace("TABLE ", "") for *_, step in plan] == ([f"SEARCH sessions {index}"] if index else [])
