@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from .support.rows import keep_rows, rows_of
+
 settings.register_profile("no deadline", deadline=None)  # machines are busy, and no promise is about them
 settings.load_profile("no deadline")
 
 COUNTED = pytest.StashKey[list[str]]()
 
-# Which tests start what, by their files, names and fixtures.  `tools/check --quick` leaves all of them out.
+# Which tests start what, by their files, names, rows and fixtures.  `tools/check --quick` leaves all of them out.
 STARTING = {
     "browsers": (
         "demo/test_*browser*.py",
@@ -44,15 +46,22 @@ STARTING = {
         "site/test_typing.py",
         "stores/test_redis_[ev]*.py",
     ),
-    "long": ("core/test_interleavings*.py", "stores/test_sqlite_store*::test_Q*"),
+    "long": ("core/test_interleavings*.py", "stores/test_sqlite_store*::Q*"),
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests; pytest calls it when it has found them."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Pytest calls it before all else."""
+    parser.addoption("--row", action="append", default=[], metavar="ID", help="run the tests of this row, such as W3")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests, and choose those of a row; pytest calls it when it has found them."""
+    keep_rows(config, items)
     for item in items:
         path = item.path.relative_to(Path(__file__).parent).as_posix()
-        names = path, f"{path}::{item.name}", *getattr(item, "fixturenames", ())
+        named = item.name, *rows_of(item)
+        names = path, *(f"{path}::{name}" for name in named), *getattr(item, "fixturenames", ())
         for mark, patterns in STARTING.items():
             if any(fnmatch(name, pattern) for name in names for pattern in patterns):
                 item.add_marker(mark)

@@ -26,6 +26,7 @@ from minisession.cli import main
 from minisession.stores.base import Stored
 
 from ..support.browser import Clock
+from ..support.rows import row
 from ..support.site import Site, Visitor, put
 from ..support.tools import need_module, need_program
 
@@ -294,7 +295,8 @@ class TestHandles:
             assert not named or named not in done.err
         assert ann.visit(user) == "ann"
 
-    def test_R12_no_id_is_ever_shown(self, site: Site) -> None:
+    @row("P21")
+    def test_no_id_is_ever_shown(self, site: Site) -> None:
         ids = {login(site, name).id for name in ("ann", "ann", "bob")}
         handles = [row["handle"] for row in members(run(site.store, "list", "--json"))]
         shown = ""

@@ -34,6 +34,7 @@ from minisession import (
 
 from ..support.browser import SECRET, Clock
 from ..support.faults import Fault, Faulty, does_it_and_denies, does_it_and_fails, has_a_bug, refuses
+from ..support.rows import row
 from ..support.site import Site, data
 from ..wsgi.test_servers import PLAIN, SOON, Client, Environ, counted, waitress, wrapped
 from ..wsgi.test_wsgi import Body, Exchange, Work, as_list, bare, every_shape, nothing, put, streaming, unavailable
@@ -214,6 +215,7 @@ class World:
         return found[0]  # type: ignore[no-any-return]  # a pair, put there above
 
 
+@row("P9")
 @every_shape
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_whichever_call_fails_the_answer_is_whole_and_true(
@@ -259,6 +261,7 @@ def check(world: World, fault: Fault, states: list[Any], done: Any, told: list[s
         assert world.seen_with(world.before) in states
 
 
+@row("S4")
 def test_a_logout_that_failed_takes_no_cookie_away_though_the_app_goes_on() -> None:
     """The session lives: without its cookie, its user could not try again."""
     site = Site()
@@ -280,8 +283,9 @@ def test_a_logout_that_failed_takes_no_cookie_away_though_the_app_goes_on() -> N
 # Waiting
 
 
+@row("S2", "P18")
 @pytest.mark.parametrize("verb", ["load", "rotate"])
-def test_S2_a_store_that_hangs_holds_up_none_but_its_own_request(verb: str) -> None:
+def test_a_store_that_hangs_holds_up_none_but_its_own_request(verb: str) -> None:
     """Until its time limit, and then it is a 503.  Nothing of ours is locked meanwhile."""
     world = World(CASES["login"], as_list)
     hangs, goes_on = threading.Event(), threading.Event()
@@ -307,7 +311,8 @@ def test_S2_a_store_that_hangs_holds_up_none_but_its_own_request(verb: str) -> N
     assert world.seen_with(world.before) == ("ada", {"n": 0, "list": []})
 
 
-def test_T2_pages_that_stream_hold_nothing_of_the_store(tmp_path: Path) -> None:
+@row("T2")
+def test_pages_that_stream_hold_nothing_of_the_store(tmp_path: Path) -> None:
     """Three slow downloads, and the fourth thread still writes; at their ends they write, too."""
     go_on = threading.Event()
 
@@ -338,11 +343,12 @@ def test_T2_pages_that_stream_hold_nothing_of_the_store(tmp_path: Path) -> None:
 # Clocks
 
 
+@row("T1")
 @pytest.mark.parametrize(
     "jump", [3600, -50, -3600, -56 * YEAR, 75 * YEAR], ids=["1 h", "-50 s", "-1 h", "1970", "2101"]
 )
 @pytest.mark.parametrize("midway", [False, True], ids=["between requests", "during one"])
-def test_T1_a_clock_that_jumps_breaks_nothing_and_lengthens_no_life(jump: float, midway: bool) -> None:
+def test_a_clock_that_jumps_breaks_nothing_and_lengthens_no_life(jump: float, midway: bool) -> None:
     """A session may end early; its limit counts from its beginning or from the jump, whichever is earlier."""
     site = Site(absolute_timeout=7200)
     browser = site.browser()
@@ -367,8 +373,9 @@ def test_T1_a_clock_that_jumps_breaks_nothing_and_lengthens_no_life(jump: float,
     assert browser.visit(lambda session: session.user) is None
 
 
+@row("T1")
 @pytest.mark.parametrize("skew", [5, -5])
-def test_T1_servers_whose_clocks_differ_share_a_session_to_its_limit(skew: float) -> None:
+def test_servers_whose_clocks_differ_share_a_session_to_its_limit(skew: float) -> None:
     """By ten seconds: neither ends it early by more, or keeps it longer."""
     clock = Clock()
     store = MemoryStore(clock=clock)
@@ -390,7 +397,8 @@ def test_T1_servers_whose_clocks_differ_share_a_session_to_its_limit(skew: float
 FLOOD = int(os.environ.get("MINISESSION_FLOOD", "20000"))
 
 
-def test_T3_a_flood_of_anonymous_visitors_takes_no_more_memory_and_logs_nobody_out(
+@row("T3", "P20")
+def test_a_flood_of_anonymous_visitors_takes_no_more_memory_and_logs_nobody_out(
     count: Callable[[str], None],
 ) -> None:
     """Each request is a new session, as from a robot that fills carts; ``MINISESSION_FLOOD=1000000`` for more."""
@@ -451,8 +459,9 @@ def views(client: Client) -> int:
     return int(found[1])
 
 
+@row("T6", "P9")
 @pytest.mark.parametrize("stops", ["politely", "at once"])
-def test_T6_what_was_answered_before_a_server_was_stopped_is_there_when_it_starts_again(
+def test_what_was_answered_before_a_server_was_stopped_is_there_when_it_starts_again(
     tmp_path: Path, stops: str
 ) -> None:
     """SIGTERM while three visitors load pages as fast as they can; each page says how many it was."""

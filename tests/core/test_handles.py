@@ -12,6 +12,7 @@ import pytest
 
 from minisession import Session, SessionConflict, SessionTooLarge, StoreUnavailable
 
+from ..support.rows import row
 from ..support.site import Page, Site, data, put
 from .test_lifecycle import logged_in, site_with
 
@@ -71,6 +72,7 @@ def takes_a_new_id(session: Session, rival: Callable[[], Any]) -> None:
 every_merge = pytest.mark.parametrize("merges", [saves, reloads, counts, counts_later, fails_to_count, takes_a_new_id])
 
 
+@row("C1", "P8")
 @every_merge
 def test_a_list_in_the_apps_hands_is_the_sessions_after_a_merge(merges: Callable[..., None]) -> None:
     """What is added to it afterwards is stored."""
@@ -116,6 +118,7 @@ def test_so_are_nested_ones_at_the_same_place(merges: Callable[..., None]) -> No
     }
 
 
+@row("C1", "P8")
 @every_merge
 def test_an_object_that_the_app_assigned_is_never_written_into(merges: Callable[..., None]) -> None:
     """Or a module's constant would get one visitor's data."""
@@ -398,6 +401,7 @@ def test_so_it_does_where_a_transaction_fails() -> None:
 # Order
 
 
+@row("A8")
 def test_another_order_of_a_nested_dicts_keys_is_a_change() -> None:
     """A table that was sorted stays sorted."""
     site = Site()
@@ -435,6 +439,7 @@ def test_to_a_merge_the_order_means_nothing() -> None:
 # A transaction that fails
 
 
+@row("C3")
 def test_a_transaction_that_loses_every_time_leaves_nothing_behind() -> None:
     """The commit at the end of the page would store it over what others counted exactly."""
     site = Site()
@@ -462,6 +467,7 @@ def test_a_transaction_that_loses_every_time_leaves_nothing_behind() -> None:
     assert browser.visit(lambda s: (s["n"], s["cart"], s.cookie.max_age)) == (33, ["mine"], None)
 
 
+@row("C3", "P8")
 @pytest.mark.parametrize(
     ("spoil", "error"),
     [
@@ -677,6 +683,7 @@ def test_an_exception_at_any_line_of_a_verb_loses_nothing(verb: Page) -> None:
 # Threads
 
 
+@row("C14")
 def test_a_thread_that_writes_while_the_session_is_stored_harms_nothing() -> None:
     """Each loop over what the session holds goes over a copy: at one line after the other, a key is added."""
     site = Site()

@@ -1,4 +1,4 @@
-"""What attackers, broken servers and damaged stores send: rows B, C, F, A7, A8, A10, R3, R4, R15 of the catalogue.
+"""What attackers, broken servers and damaged stores send: rows B, C, F, A7, A8, A10.
 
 Most requests go straight to the middleware, without wsgiref's linter: a hostile environ is what it would refuse.
 """
@@ -46,6 +46,7 @@ from minisession.wire.record import Record
 from minisession.wire.signing import Signer
 
 from ..support.browser import SECRET, Clock, SpyStore
+from ..support.rows import row
 from ..support.tools import need_module
 
 if TYPE_CHECKING:
@@ -300,12 +301,13 @@ FOREIGN = {
 }
 
 
+@row("B1")
 @pytest.mark.parametrize(
     "value",
     [encoded(SIGNED), encoded(SIGNED).replace("%3A", "%3a"), SIGNED, encoded(SIGNED).replace("%2B", "+")],
     ids=["encoded", "lower-case escapes", "raw", "literal plus"],
 )
-def test_B1_every_spelling_of_our_value_is_the_same_session(scene: Scene, value: str) -> None:
+def test_every_spelling_of_our_value_is_the_same_session(scene: Scene, value: str) -> None:
     """Proxies re-encode; and the ``+`` of base64 is not a space, as it would be in a form."""
     assert "+" in SIGNATURE
     assert "/" in SIGNATURE
@@ -313,23 +315,27 @@ def test_B1_every_spelling_of_our_value_is_the_same_session(scene: Scene, value:
     scene.kept()
 
 
+@row("B2", "P12")
 @pytest.mark.parametrize("value", UNDECODABLE)
-def test_B2_bad_and_double_encodings_are_no_session(scene: Scene, value: str) -> None:
+def test_bad_and_double_encodings_are_no_session(scene: Scene, value: str) -> None:
     """Decoded at most once, and never reflected into a header (`Scene.ask` looks at each)."""
     scene.new(f"{NAME}={value}")
 
 
+@row("B2")
 @pytest.mark.parametrize("value", ["%zz%41", "%41%", "%41%4", "%41%ff", "%c3%28", "%41%u003A", "%ed%a0%80"])
-def test_B2_text_that_does_not_decode_stays_as_it_is(value: str) -> None:
+def test_text_that_does_not_decode_stays_as_it_is(value: str) -> None:
     """As a whole, like decodeURIComponent: half decoded, it would be a third reading of one cookie."""
     assert [cookies.decode(read) for read in cookies.read(f"{NAME}={value}", NAME)] == [value]
 
 
-def test_B3_one_pair_of_quotes_is_dropped(scene: Scene) -> None:
+@row("B3")
+def test_one_pair_of_quotes_is_dropped(scene: Scene) -> None:
     """As npm's cookie does."""
     scene.ok(f'{NAME}="{encoded(SIGNED)}"')
 
 
+@row("B3")
 @pytest.mark.parametrize(
     "value",
     [
@@ -343,44 +349,49 @@ def test_B3_one_pair_of_quotes_is_dropped(scene: Scene) -> None:
         f"'{SIGNED}'",
     ],
 )
-def test_B3_octal_escapes_and_half_quotes_are_not_decoded(scene: Scene, value: str) -> None:
+def test_octal_escapes_and_half_quotes_are_not_decoded(scene: Scene, value: str) -> None:
     """``http.cookies`` decodes ``\\163``, browsers and npm's cookie do not: two readings of one cookie are a hole."""
     scene.new(f"{NAME}={value}")
 
 
+@row("B5")
 @pytest.mark.parametrize("header", NAMELESS)
-def test_B5_a_nameless_cookie_is_not_ours(scene: Scene, header: str) -> None:
+def test_a_nameless_cookie_is_not_ours(scene: Scene, header: str) -> None:
     """``=connect.sid=...`` lets a sibling domain plant a cookie under a protected name (CVE-2023-23934)."""
     scene.new(header)
 
 
+@row("B6")
 @pytest.mark.parametrize("name", OTHER_NAMES)
-def test_B6_a_name_is_never_decoded_folded_or_mangled(scene: Scene, name: str) -> None:
+def test_a_name_is_never_decoded_folded_or_mangled(scene: Scene, name: str) -> None:
     """CVE-2020-7070 and CVE-2022-31629 were PHP doing so.  The second name takes `read` past its short cut."""
     scene.new(f"{name}={encoded(SIGNED)}; {NAME}=x")
 
 
+@row("B6")
 @pytest.mark.parametrize(
     "name", ["__host-sid", "__HOST-sid", "..Host-sid", "__%48ost-sid", "=__Host-sid", "==__Host-sid", ""]
 )
-def test_B6_a_lookalike_of_a_prefixed_name_is_not_ours(scene: Scene, name: str) -> None:
+def test_a_lookalike_of_a_prefixed_name_is_not_ours(scene: Scene, name: str) -> None:
     """Browsers guard ``__Host-``; a name that only turns into it here would bypass them."""
     scene.new(f"{name}={encoded(SIGNED)}", name="__Host-sid")
     scene.ok(f"__Host-sid={encoded(SIGNED)}", name="__Host-sid")
 
 
+@row("B7")
 @pytest.mark.parametrize("junk", JUNK)
-def test_B7_junk_around_ours_does_not_hide_it(scene: Scene, junk: str) -> None:
+def test_junk_around_ours_does_not_hide_it(scene: Scene, junk: str) -> None:
     """Each of these makes ``http.cookies`` lose our cookie, or raise."""
     for header in (f"{junk}; {OURS}", f"{junk};{OURS};{junk}", f"{OURS}; {junk}", f"\t{OURS}\t;", f"; {OURS} ;"):
         scene.ok(header)
     scene.kept()
 
 
+@row("B8")
 @pytest.mark.parametrize(
     "forged", [f"{NAME}=junk", f"{NAME}={FORGED['truncated']}", NAME, f"{NAME}=", signed("unknown")]
 )
-def test_B8_a_tossed_cookie_does_not_lock_the_user_out(scene: Scene, forged: str) -> None:
+def test_a_tossed_cookie_does_not_lock_the_user_out(scene: Scene, forged: str) -> None:
     """A sibling subdomain can add a cookie of our name, and the order is its choice."""
     known = 2 if forged == signed("unknown") else 1
     scene.ok(f"{forged}; {OURS}", loads=known)
@@ -388,7 +399,8 @@ def test_B8_a_tossed_cookie_does_not_lock_the_user_out(scene: Scene, forged: str
     scene.kept()
 
 
-def test_B9_of_two_valid_sessions_the_first_is_it(scene: Scene) -> None:
+@row("B9")
+def test_of_two_valid_sessions_the_first_is_it(scene: Scene) -> None:
     """Deterministic, and the two are never merged."""
     scene.put(RECORD.replace(b"victim", b"second"), "second")
     reply = scene.ok(f"{OURS}; {signed('second')}", environ={"QUERY_STRING": "write"})
@@ -399,14 +411,16 @@ def test_B9_of_two_valid_sessions_the_first_is_it(scene: Scene) -> None:
     assert b"mark" not in stored.data
 
 
-def test_B9_at_most_3_verified_cookies_reach_the_store(scene: Scene) -> None:
+@row("B9")
+def test_at_most_3_verified_cookies_reach_the_store(scene: Scene) -> None:
     """Whoever has old cookies of ours could otherwise make one request cost 16 loads."""
     unknown = [signed(f"unknown-{number}") for number in range(3)]
     scene.ok("; ".join([*unknown[:2], *unknown[:2], OURS]), loads=3)
     scene.new("; ".join([*unknown, OURS]), loads=3)
 
 
-def test_B10_at_most_16_cookies_of_our_name_are_verified(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+@row("B10")
+def test_at_most_16_cookies_of_our_name_are_verified(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """An HMAC each, and a header holds thousands."""
     hmacs = []
     sign = signing._signature
@@ -422,8 +436,9 @@ def test_B10_at_most_16_cookies_of_our_name_are_verified(scene: Scene, monkeypat
     assert len(hmacs) == 16
 
 
+@row("B11")
 @pytest.mark.parametrize("header", [f"a=1, {OURS}", f"{OURS}, b=2", f"{OURS}, {OURS}"])
-def test_B11_cookie_headers_joined_by_a_comma_are_not_split(scene: Scene, header: str) -> None:
+def test_cookie_headers_joined_by_a_comma_are_not_split(scene: Scene, header: str) -> None:
     """Waitress joins repeated headers so; a comma may be part of a value, and front ends must join with ``;``."""
     scene.new(header)
 
@@ -442,8 +457,9 @@ BIG = {
 }
 
 
+@row("B12")
 @pytest.mark.parametrize("header", BIG.values(), ids=BIG)
-def test_B12_a_header_as_long_as_servers_take_is_answered(scene: Scene, header: str) -> None:
+def test_a_header_as_long_as_servers_take_is_answered(scene: Scene, header: str) -> None:
     """``http.cookies`` takes a second for 16k escapes, and grows with their square (CVE-2024-7592)."""
     scene.new(header)
 
@@ -451,8 +467,9 @@ def test_B12_a_header_as_long_as_servers_take_is_answered(scene: Scene, header: 
 CHARACTERS = ["\x00", "\x01", "\x7f", "\x85", "\xa0", "\r", "\n", "\r\n", "\u2603", "\ud800", "\udfff"]
 
 
+@row("B13")
 @pytest.mark.parametrize("character", CHARACTERS, ids=ascii)
-def test_B13_control_and_foreign_characters_are_no_session(scene: Scene, character: str) -> None:
+def test_control_and_foreign_characters_are_no_session(scene: Scene, character: str) -> None:
     """A broken server passes anything: no UnicodeEncodeError, no TypeError of compare_digest, no strip()."""
     for value in (
         character,
@@ -465,28 +482,32 @@ def test_B13_control_and_foreign_characters_are_no_session(scene: Scene, charact
     scene.ok(f"{character}=1; {OURS}; a={character}")
 
 
+@row("B14")
 @pytest.mark.parametrize("header", [None, 5, OURS.encode(), [OURS], [("Cookie", OURS)]], ids=repr)
-def test_B14_a_header_that_is_no_str_is_no_session(scene: Scene, header: object) -> None:
+def test_a_header_that_is_not_a_str_is_no_session(scene: Scene, header: object) -> None:
     """A server's bug, and no reason to fail."""
     scene.new(environ={"HTTP_COOKIE": header})
 
 
+@row("B15", "P2")
 @pytest.mark.parametrize("value", UNSIGNED)
-def test_B15_an_unsigned_id_never_reaches_the_store(scene: Scene, value: str) -> None:
+def test_an_unsigned_id_never_reaches_the_store(scene: Scene, value: str) -> None:
     """Else the store's answers, or their timing, would tell who is there."""
     scene.new(f"{NAME}={value}")
     scene.new(f"{NAME}={encoded(value)}")
 
 
+@row("B16", "P2")
 @pytest.mark.parametrize("value", FORGED.values(), ids=FORGED)
-def test_B16_a_signature_that_is_nearly_right_is_wrong(scene: Scene, value: str) -> None:
+def test_a_signature_that_is_nearly_right_is_wrong(scene: Scene, value: str) -> None:
     """Compared as text, in full: a decoder would forgive padding, alphabet and length."""
     scene.new(f"{NAME}={encoded(value)}")
     if value.isascii() and "\n" not in value:
         scene.new(f'{NAME}="{value}"')
 
 
-def test_B16_no_other_last_character_and_no_flipped_bit_verifies() -> None:
+@row("B16")
+def test_no_other_last_character_and_no_flipped_bit_verifies() -> None:
     """Four last characters of unpadded base64 decode to the same 32 bytes; one of them is the signature's."""
     signer = Signer(SECRET)
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
@@ -497,29 +518,33 @@ def test_B16_no_other_last_character_and_no_flipped_bit_verifies() -> None:
             assert signer.verify(SIGNED[:at] + chr(ord(SIGNED[at]) ^ 1 << bit) + SIGNED[at + 1 :]) is None
 
 
+@row("B18")
 @pytest.mark.parametrize(
     "secret", [OLD_SECRET, VICTIM, b"\0"], ids=["removed", "the id", "NUL, which HMAC pads an empty key to"]
 )
-def test_B18_a_signature_by_another_secret_is_wrong(scene: Scene, secret: str | bytes) -> None:
+def test_a_signature_by_another_secret_is_wrong(scene: Scene, secret: str | bytes) -> None:
     """A secret that was taken off the list signs nothing any more."""
     scene.new(signed(VICTIM, secret))
 
 
-def test_B18_a_listed_old_secret_verifies_and_the_cookie_is_signed_anew(scene: Scene) -> None:
+@row("B18", "P15")
+def test_a_listed_old_secret_verifies_and_the_cookie_is_signed_anew(scene: Scene) -> None:
     """Secrets rotate without logging anybody out."""
     reply = scene.ok(signed(VICTIM, OLD_SECRET), secret=[SECRET, OLD_SECRET])
     assert any(value.startswith(f"{OURS};") for _, value in reply.headers)
     assert not scene.ok(OURS, secret=[SECRET, OLD_SECRET]).ids
 
 
+@row("B19", "P2")
 @pytest.mark.parametrize("value", FOREIGN.values(), ids=FOREIGN)
-def test_B19_there_is_no_other_algorithm_and_no_fallback(scene: Scene, value: str) -> None:
+def test_there_is_no_other_algorithm_and_no_fallback(scene: Scene, value: str) -> None:
     """A cookie that chooses how it is verified verifies itself."""
     scene.new(f"{NAME}={encoded(value)}")
 
 
-def test_B20_a_cookie_of_another_middleware_is_no_session_here(scene: Scene) -> None:
-    """One secret, another name: not read.  Apps are kept apart by stores (D: R41)."""
+@row("B20", "C4")
+def test_a_cookie_of_another_middleware_is_no_session_here(scene: Scene) -> None:
+    """One secret, another name: not read.  Apps are kept apart by stores."""
     scene.new(OURS, name="other")
     other = Scene(scene.caplog)
     other.backend.delete(VICTIM)
@@ -538,8 +563,9 @@ PLACES = {
 }
 
 
+@row("B22")
 @pytest.mark.parametrize("environ", PLACES.values(), ids=PLACES)
-def test_B22_R15_an_id_outside_the_cookie_header_is_ignored(scene: Scene, environ: dict[str, str]) -> None:
+def test_an_id_outside_the_cookie_header_is_ignored(scene: Scene, environ: dict[str, str]) -> None:
     """Ids in URLs and forms leak, and let others plant them."""
 
     def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -551,7 +577,8 @@ def test_B22_R15_an_id_outside_the_cookie_header_is_ignored(scene: Scene, enviro
     scene.kept()
 
 
-def test_R15_the_id_leaves_in_set_cookie_alone(scene: Scene) -> None:
+@row("B22")
+def test_the_id_leaves_in_set_cookie_alone(scene: Scene) -> None:
     """HttpOnly hides it from scripts: then no other header, and no text of ours, may show it."""
     shown: list[str] = []
 
@@ -571,15 +598,16 @@ def test_R15_the_id_leaves_in_set_cookie_alone(scene: Scene) -> None:
     assert "HttpOnly" in dict(reply.headers)["Set-Cookie"]
 
 
+@row("P3")
 @every_store
 @pytest.mark.parametrize("id", ["A" * 32, VICTIM.lower(), "x"])
-def test_R4_a_signed_id_that_the_store_does_not_know_is_never_adopted(scene: Scene, id: str) -> None:
+def test_a_signed_id_that_the_store_does_not_know_is_never_adopted(scene: Scene, id: str) -> None:
     """Fixation: whoever planted it would know the victim's id."""
     scene.new(signed(id), loads=1)
     assert scene.backend.load(id) is None
 
 
-# R3 and A10: ids that collide
+# A10: ids that collide
 
 
 def writing(verb: Callable[[Session], object]) -> WSGIApplication:
@@ -601,9 +629,10 @@ def regenerate(session: Session) -> None:
     session.regenerate(user="mallory")
 
 
+@row("A10")
 @every_store
 @pytest.mark.parametrize("verb", [mark, regenerate, Session.save])
-def test_R3_an_id_that_is_taken_is_never_opened_or_overwritten(scene: Scene, verb: Callable[[Session], object]) -> None:
+def test_an_id_that_is_taken_is_never_opened_or_overwritten(scene: Scene, verb: Callable[[Session], object]) -> None:
     """Creating is another verb than replacing: a collision costs another id."""
     ids = iter([VICTIM, VICTIM, "fresh"])
     reply = scene.ask(app=writing(verb), genid=lambda environ: next(ids))
@@ -612,9 +641,10 @@ def test_R3_an_id_that_is_taken_is_never_opened_or_overwritten(scene: Scene, ver
     scene.kept()
 
 
+@row("A10")
 @every_store
 @pytest.mark.parametrize("verb", [mark, regenerate, Session.save])
-def test_R3_a_generator_stuck_on_a_taken_id_is_an_error(scene: Scene, verb: Callable[[Session], object]) -> None:
+def test_a_generator_stuck_on_a_taken_id_is_an_error(scene: Scene, verb: Callable[[Session], object]) -> None:
     """Bounded tries, and nothing is stored; a session that was to be replaced stands."""
     with pytest.raises(SessionError, match=r"genid returned .* that are taken"):
         scene.ask(app=writing(verb), genid=lambda environ: VICTIM)
@@ -624,7 +654,8 @@ def test_R3_a_generator_stuck_on_a_taken_id_is_an_error(scene: Scene, verb: Call
     scene.kept()
 
 
-def test_A10_the_id_is_read_only(scene: Scene) -> None:
+@row("A10")
+def test_the_id_is_read_only(scene: Scene) -> None:
     """An app cannot adopt an id by mistake."""
     with pytest.raises(AttributeError):
         scene.ask(OURS, app=writing(lambda session: setattr(session, "id", "x")))
@@ -633,8 +664,9 @@ def test_A10_the_id_is_read_only(scene: Scene) -> None:
     scene.kept()
 
 
+@row("A10")
 @every_store
-def test_A10_an_id_taken_from_the_request_is_still_only_created(scene: Scene) -> None:
+def test_an_id_taken_from_the_request_is_still_only_created(scene: Scene) -> None:
     """The worst generator there is does not open another's session."""
     for verb in (mark, regenerate):
         with pytest.raises(SessionError, match="taken"):
@@ -699,9 +731,10 @@ SIMILAR = [
 ]
 
 
+@row("C1", "C2", "C3", "P12")
 @every_store
 @pytest.mark.parametrize("id", [*SHAPES, *SIMILAR], ids=ascii)
-def test_C1_C2_C3_a_signed_id_of_any_shape_is_merely_unknown(scene: Scene, id: str) -> None:
+def test_a_signed_id_of_any_shape_is_merely_unknown(scene: Scene, id: str) -> None:
     """Ids are keys, bound and binary-safe; a leaked secret opens no file, query or command."""
     scene.new(signed(id), loads=1)
     assert set(scene.backend.ids()) - {VICTIM}
@@ -709,8 +742,9 @@ def test_C1_C2_C3_a_signed_id_of_any_shape_is_merely_unknown(scene: Scene, id: s
     assert len(id) < 4 or id in NAME or id not in scene.caplog.text
 
 
+@row("C3")
 @pytest.mark.parametrize("id", ["", "x" * 256, "." * 256, "\U0001f600" * 256, "x" * 10**6, "." * 10**6], ids=range(6))
-def test_C3_an_id_that_was_never_issued_is_not_even_verified(
+def test_an_id_that_was_never_issued_is_not_even_verified(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, id: str
 ) -> None:
     """Empty (CVE-2015-3982) or over 255 characters: no HMAC of a megabyte, no load."""
@@ -720,8 +754,9 @@ def test_C3_an_id_that_was_never_issued_is_not_even_verified(
     scene.kept()
 
 
+@row("C4")
 @every_store
-def test_C4_an_expired_id_is_unknown(scene: Scene) -> None:
+def test_an_expired_id_is_unknown(scene: Scene) -> None:
     """It ends on the server; what the browser keeps does not matter."""
     scene.ok(OURS)
     scene.later(86400)
@@ -729,16 +764,18 @@ def test_C4_an_expired_id_is_unknown(scene: Scene) -> None:
     scene.new(OURS, loads=1)
 
 
+@row("C4")
 @every_store
-def test_C4_a_destroyed_id_is_unknown(scene: Scene) -> None:
+def test_a_destroyed_id_is_unknown(scene: Scene) -> None:
     """Logging out ends the session, not only the cookie."""
     scene.ask(OURS, app=writing(Session.destroy))
     scene.before = None
     scene.new(OURS, loads=1)
 
 
+@row("C4")
 @every_store
-def test_C4_a_replaced_id_is_a_tombstone_and_then_unknown(scene: Scene) -> None:
+def test_a_replaced_id_is_a_tombstone_and_then_unknown(scene: Scene) -> None:
     """Late requests neither revive it nor overwrite the cookie that log-in just set."""
     scene.ask(OURS, app=writing(regenerate))
     late = scene.ask(OURS, environ={"QUERY_STRING": "write"})
@@ -798,7 +835,9 @@ def victim(wire: Wire, scene: Scene) -> Scene:
 
 
 @pytest.mark.parametrize(("header", "body", "loads"), RAW, ids=range(len(RAW)))
-def test_B_C_over_a_socket(wire: Wire, victim: Scene, header: str, body: str, loads: int) -> None:
+def test_a_header_over_a_socket_is_answered_alike(
+    wire: Wire, victim: Scene, header: str, body: str, loads: int
+) -> None:
     """What a server makes of the bytes on its way to us is part of the input."""
     raw = header.encode("latin-1", "replace")
     status, head, answered = wire.send(raw)
@@ -812,8 +851,9 @@ def test_B_C_over_a_socket(wire: Wire, victim: Scene, header: str, body: str, lo
     victim.check_log()
 
 
+@row("B13")
 @pytest.mark.parametrize("raw", [bytes([code]) for code in (0, 1, 10, 13, 127, 133, 160, 255)])
-def test_B13_raw_bytes_over_a_socket(wire: Wire, victim: Scene, raw: bytes) -> None:
+def test_raw_bytes_over_a_socket_are_no_session(wire: Wire, victim: Scene, raw: bytes) -> None:
     """Whatever byte: refused by the server or no session, and never a 500."""
     for header in (raw, NAME.encode() + b"=" + raw, f"{NAME}={SIGNED}".encode() + raw, raw * 1000):
         status, head, body = wire.send(header)
@@ -887,9 +927,10 @@ INFINITE = [
 ]
 
 
+@row("F1", "P11")
 @every_store
 @pytest.mark.parametrize("data", CORRUPT.values(), ids=CORRUPT)
-def test_F1_a_corrupt_record_is_a_new_session_and_one_warning(scene: Scene, data: bytes) -> None:
+def test_a_corrupt_record_is_a_new_session_and_one_warning(scene: Scene, data: bytes) -> None:
     """Damage in the store is no outage, and the evidence is kept."""
     scene.put(data)
     scene.ask(OURS)
@@ -898,8 +939,9 @@ def test_F1_a_corrupt_record_is_a_new_session_and_one_warning(scene: Scene, data
     scene.new(OURS, loads=1)
 
 
+@row("F1")
 @every_store
-def test_F1_a_record_cut_anywhere_is_no_session(scene: Scene) -> None:
+def test_a_record_cut_anywhere_is_no_session(scene: Scene) -> None:
     """A torn write."""
     for length in range(1, len(RECORD)):
         with pytest.raises(ValueError):  # noqa: PT011  # the parser's message, whichever
@@ -910,8 +952,9 @@ def test_F1_a_record_cut_anywhere_is_no_session(scene: Scene) -> None:
         assert len(scene.warnings) == 2  # one for each of two requests
 
 
+@row("F1")
 @every_store
-def test_F1_an_empty_record_is_a_tombstone(scene: Scene) -> None:
+def test_an_empty_record_is_a_tombstone(scene: Scene) -> None:
     """Nothing implicit is stored for it, and it is nothing to warn of."""
     scene.put(b"")
     reply = scene.ask(OURS, environ={"QUERY_STRING": "write"})
@@ -919,18 +962,20 @@ def test_F1_an_empty_record_is_a_tombstone(scene: Scene) -> None:
     scene.kept()
 
 
+@row("F2")
 @every_store
 @pytest.mark.parametrize("data", NOT_JSON.values(), ids=NOT_JSON)
-def test_F2_a_foreign_record_is_a_new_session_and_one_warning(scene: Scene, data: bytes) -> None:
+def test_a_foreign_record_is_a_new_session_and_one_warning(scene: Scene, data: bytes) -> None:
     """Whoever shares the store may write anything under our key."""
     scene.put(data)
     scene.new(OURS, loads=1)
     assert len(scene.warnings) == 2  # one for each of two requests
 
 
+@row("F2", "P11")
 @every_store
 @pytest.mark.parametrize("protocol", range(5))
-def test_F2_a_pickle_is_never_loaded(scene: Scene, tmp_path: Path, protocol: int) -> None:
+def test_a_pickle_is_never_loaded(scene: Scene, tmp_path: Path, protocol: int) -> None:
     """Who can write to the store must not run code here (CVE-2013-7489)."""
     import pickle
 
@@ -945,19 +990,21 @@ def test_F2_a_pickle_is_never_loaded(scene: Scene, tmp_path: Path, protocol: int
     assert not canary.exists()
 
 
+@row("F3")
 @every_store
 @pytest.mark.parametrize("data", INFINITE)
-def test_F3_numbers_that_are_not_finite_are_refused(scene: Scene, data: str) -> None:
+def test_numbers_that_are_not_finite_are_refused(scene: Scene, data: str) -> None:
     """A session that ends at NaN would never end, and Express could not read what we write back."""
     scene.put(data.encode())
     scene.new(OURS, loads=1)
     assert len(scene.warnings) == 2
 
 
+@row("F5")
 @every_store
 @pytest.mark.parametrize("depth", [2_000, 100_000])
 @pytest.mark.parametrize("shape", [("[", "]"), ('{"a":', "}"), ("[", "")], ids=["lists", "dicts", "unclosed"])
-def test_F5_depth_is_no_crash(scene: Scene, depth: int, shape: tuple[str, str]) -> None:
+def test_depth_is_no_crash(scene: Scene, depth: int, shape: tuple[str, str]) -> None:
     """RecursionError is no ValueError, and json raises it."""
     before, after = shape
     scene.put(stored(f'"n":{before * depth}1{after * depth}' if after else f'"n":{before * depth}'))
@@ -971,6 +1018,7 @@ TOO_LARGE = {
 }
 
 
+@row("F5")
 @pytest.mark.parametrize(
     ("scene", "data"),
     [
@@ -980,9 +1028,7 @@ TOO_LARGE = {
     ],
     indirect=["scene"],
 )
-def test_F5_a_record_over_max_bytes_is_not_even_parsed(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, data: bytes
-) -> None:
+def test_a_record_over_max_bytes_is_not_even_parsed(scene: Scene, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     """JSON takes 20 times its size as objects."""
     monkeypatch.setattr(record, "decode", lambda data: pytest.fail("parsed"))
     scene.put(data)
@@ -990,18 +1036,20 @@ def test_F5_a_record_over_max_bytes_is_not_even_parsed(
     assert all("max_bytes is 65536" in warning for warning in scene.warnings)
 
 
+@row("F5")
 @every_store
-def test_F5_a_record_of_max_bytes_is_loaded(scene: Scene) -> None:
+def test_a_record_of_max_bytes_is_loaded(scene: Scene) -> None:
     """The limit is a limit, and not one less."""
     scene.ok(OURS, max_bytes=len(RECORD))
     assert scene.ask(OURS, max_bytes=len(RECORD) - 1).body == "nobody"
 
 
+@row("F5")
 @every_store
 @pytest.mark.parametrize(
     "value", ["[" * 201 + "]" * 201, "[" * 900 + "]" * 900, f"[{'9' * 4290}]"], ids=["201", "900", "digits"]
 )
-def test_F5_what_loads_can_be_read_and_stored(scene: Scene, value: str) -> None:
+def test_what_loads_can_be_read_and_stored(scene: Scene, value: str) -> None:
     """Never a 500: neither for an app that only reads, nor for one that changes another key."""
     scene.put(stored(f'"n":{value}'))
 
@@ -1012,22 +1060,25 @@ def test_F5_what_loads_can_be_read_and_stored(scene: Scene, value: str) -> None:
     scene.ask(OURS, app=writing(mark))
 
 
+@row("F3")
 @every_store
-def test_F3_a_refused_number_is_not_logged(scene: Scene) -> None:
+def test_a_refused_number_is_not_logged(scene: Scene) -> None:
     """No log line ever holds data, and 60 kB of digits are no log line."""
     scene.put(stored(f'"card":4242424242424242{"0" * 400}.0'))
     scene.ask(OURS)
     assert "4242424242424242" not in scene.caplog.text
 
 
-def test_F2_a_user_that_does_not_encode_is_refused() -> None:
+@row("F2")
+def test_a_user_that_does_not_encode_is_refused() -> None:
     """`regenerate` refuses such a user; `Store.replace` and `touch` would get it, and SQLite and Redis raise."""
     with pytest.raises(ValueError, match="user"):
         record.decode(rb'{"cookie":{},"minisession":{"user":"\ud800"}}')
 
 
+@row("F9", "P11")
 @pytest.mark.parametrize("scene", ["redis"], indirect=True)
-def test_F9_a_key_of_another_type_is_a_new_session_and_one_warning(scene: Scene, redis_server: Any) -> None:
+def test_a_key_of_another_type_is_a_new_session_and_one_warning(scene: Scene, redis_server: Any) -> None:
     """Never a 503; and whose it is finds it as it was, whatever the session's page does."""
     scene.backend.delete(VICTIM)
     scene.before = None
@@ -1047,8 +1098,9 @@ def created(at: float) -> bytes:
     return RECORD.replace(b"1794999000", str(at).encode())
 
 
+@row("F8")
 @every_store
-def test_F8_a_session_over_its_absolute_timeout_is_over(scene: Scene) -> None:
+def test_a_session_over_its_absolute_timeout_is_over(scene: Scene) -> None:
     """Also where the store still has it: the limit may be newer than the record."""
     scene.put(created(scene.clock() - 99))
     scene.ok(OURS, absolute_timeout=100)
@@ -1056,8 +1108,9 @@ def test_F8_a_session_over_its_absolute_timeout_is_over(scene: Scene) -> None:
     scene.new(OURS, loads=1, absolute_timeout=100)
 
 
+@row("F8")
 @every_store
-def test_F8_a_record_without_created_gets_one_at_the_first_look(scene: Scene) -> None:
+def test_a_record_without_created_gets_one_at_the_first_look(scene: Scene) -> None:
     """Express writes none, and an absolute timeout needs a start."""
     scene.put(b'{"cookie":{},"name":"victim"}')
     scene.ok(OURS, absolute_timeout=100)
@@ -1068,9 +1121,10 @@ def test_F8_a_record_without_created_gets_one_at_the_first_look(scene: Scene) ->
     scene.new(OURS, loads=1, absolute_timeout=100)
 
 
+@row("F8")
 @every_store
 @pytest.mark.parametrize("ahead", [1, 1e6, 1e12, 1e299])
-def test_F8_a_session_created_in_the_future_loads_as_created_now(scene: Scene, ahead: float) -> None:
+def test_a_session_created_in_the_future_loads_as_created_now(scene: Scene, ahead: float) -> None:
     """Clocks differ; and the year 33658 is no reason to fail."""
     scene.put(created(scene.clock() + ahead))
     seen: list[float] = []
@@ -1078,16 +1132,18 @@ def test_F8_a_session_created_in_the_future_loads_as_created_now(scene: Scene, a
     assert seen == [scene.clock()]
 
 
+@row("F8")
 @every_store
-def test_F8_a_session_created_in_1970_can_be_stored_and_loaded(scene: Scene) -> None:
+def test_a_session_created_in_1970_can_be_stored_and_loaded(scene: Scene) -> None:
     """Rounded to milliseconds, its beginning would be 0, which is no time, and the session lost."""
     scene.put(created(0.0004))
     assert scene.ask(OURS, environ={"QUERY_STRING": "write"}).body == "victim"
     scene.ok(OURS)
 
 
+@row("F8")
 @every_store
-def test_F8_created_in_the_future_never_lengthens_a_life(scene: Scene) -> None:
+def test_created_in_the_future_never_lengthens_a_life(scene: Scene) -> None:
     """Looked at again and again, it must still end at the absolute timeout."""
     scene.put(created(scene.clock() + 1e6))
     for _ in range(3):
@@ -1139,8 +1195,9 @@ UNFIT: dict[str, tuple[object, str]] = {
 }
 
 
+@row("A7")
 @pytest.mark.parametrize(("value", "message"), UNFIT.values(), ids=UNFIT)
-def test_A7_what_json_does_not_hold_is_refused_as_it_is_assigned(scene: Scene, value: object, message: str) -> None:
+def test_what_json_does_not_hold_is_refused_as_it_is_assigned(scene: Scene, value: object, message: str) -> None:
     """Where the mistake is; never changed silently, and nothing of the request is stored."""
     ways: list[Callable[[Session], object]] = [
         lambda session: session.update({"mark": 1, "bag": value}),
@@ -1157,11 +1214,12 @@ def test_A7_what_json_does_not_hold_is_refused_as_it_is_assigned(scene: Scene, v
         assert len(scene.backend) == 1
 
 
+@row("A7")
 @pytest.mark.parametrize(
     ("value", "message"), [case for name, case in UNFIT.items() if not name.startswith("half")],
     ids=[name for name in UNFIT if not name.startswith("half")],
 )  # fmt: skip
-def test_A7_what_json_does_not_hold_is_refused_at_commit(scene: Scene, value: object, message: str) -> None:
+def test_what_json_does_not_hold_is_refused_at_commit(scene: Scene, value: object, message: str) -> None:
     """Appended to a list that was fine: found before the headers leave."""
     for cookie in (OURS, None):
         with pytest.raises(TypeError, match=f"(?s)session\\['cart'\\].* is .*{message}"):
@@ -1170,28 +1228,32 @@ def test_A7_what_json_does_not_hold_is_refused_at_commit(scene: Scene, value: ob
     assert len(scene.backend) == 1
 
 
-def test_A7_text_that_would_come_back_changed_is_refused_at_commit(scene: Scene) -> None:
+@row("A7")
+def test_text_that_would_come_back_changed_is_refused_at_commit(scene: Scene) -> None:
     r"""``"\ud83d" + "\ude00"`` is stored as a pair, and read as the one character U+1F600."""
     with pytest.raises(TypeError):
         scene.ask(OURS, app=writing(lambda session: session["cart"].append("\ud83d\ude00")))
 
 
-def test_A7_a_key_that_does_not_encode_is_refused(scene: Scene) -> None:
+@row("A7")
+def test_a_key_that_does_not_encode_is_refused(scene: Scene) -> None:
     """As a value with one is."""
     with pytest.raises(TypeError):
         scene.ask(OURS, app=writing(lambda session: session.__setitem__("\ud800", 1)))
 
 
+@row("A7")
 @pytest.mark.parametrize("key", [1, None, True, 1.5, b"a", ("a", "b")], ids=repr)
-def test_A7_a_key_is_str(scene: Scene, key: Any) -> None:
+def test_a_key_is_str(scene: Scene, key: Any) -> None:
     """JSON would make it one, and the next request would not find it."""
     with pytest.raises(TypeError, match="keys are str"):
         scene.ask(OURS, app=writing(lambda session: session.__setitem__(key, 1)))
     scene.kept()
 
 
+@row("A7")
 @pytest.mark.parametrize("key", ["cookie", "minisession"])
-def test_A7_the_records_own_keys_are_reserved(scene: Scene, key: str) -> None:
+def test_the_records_own_keys_are_reserved(scene: Scene, key: str) -> None:
     """No value of the app's can become a lifetime or a user."""
     for way in (dict.__setitem__, dict.setdefault):
         verb = getattr(Session, way.__name__)
@@ -1200,7 +1262,8 @@ def test_A7_the_records_own_keys_are_reserved(scene: Scene, key: str) -> None:
     scene.kept()
 
 
-def test_A7_a_session_over_max_bytes_is_refused(scene: Scene) -> None:
+@row("A7", "T5")
+def test_a_session_over_max_bytes_is_refused(scene: Scene) -> None:
     """Before the headers, and what was stored stays."""
     for cookie in (OURS, None):
         with pytest.raises(SessionTooLarge, match="max_bytes is 65536"):
@@ -1233,8 +1296,9 @@ FIT: list[Any] = [
 ]
 
 
+@row("A7")
 @pytest.mark.parametrize("value", FIT, ids=range(len(FIT)))
-def test_A7_what_json_holds_comes_back_the_same(scene: Scene, value: Any) -> None:
+def test_what_json_holds_comes_back_the_same(scene: Scene, value: Any) -> None:
     """Value and type: ``1`` is not ``True`` and not ``1.0``."""
     scene.ask(OURS, app=writing(lambda session: session.__setitem__("v", value)))
     back: list[Any] = []
@@ -1278,8 +1342,9 @@ WORK: dict[str, tuple[Callable[[Session], object], dict[str, Any] | None]] = {
 }
 
 
+@row("A8")
 @pytest.mark.parametrize(("work", "left"), WORK.values(), ids=WORK)
-def test_A8_every_change_is_noticed_and_nothing_else_is_written(
+def test_every_change_is_noticed_and_nothing_else_is_written(
     scene: Scene, work: Callable[[Session], object], left: dict[str, Any] | None
 ) -> None:
     """By comparing texts, without a flag that an app could forget to set."""
@@ -1294,7 +1359,8 @@ def test_A8_every_change_is_noticed_and_nothing_else_is_written(
     assert repr(record.decode(now.data).data) == repr(left)
 
 
-def test_A8_a_session_is_a_dict_in_its_errors_too(scene: Scene) -> None:
+@row("A8")
+def test_a_session_is_a_dict_in_its_errors_too(scene: Scene) -> None:
     """KeyError for what is absent, RuntimeError for a change while iterating; neither spoils the session."""
 
     def work(session: Session) -> None:
@@ -1339,14 +1405,16 @@ loose = st.recursive(
 members = st.fixed_dictionaries({}, optional={"originalMaxAge": loose, "created": loose, "user": loose})
 
 
+@row("B13")
 @given(headers)
-def test_B_any_text_is_read_as_a_cookie_header(header: str) -> None:
+def test_any_text_is_read_as_a_cookie_header(header: str) -> None:
     """Never an exception, and 16 values at most."""
     assert len(list(cookies.read(header, NAME))) <= 16
 
 
+@row("B15")
 @given(headers)
-def test_B_any_cookie_header_is_answered(header: str) -> None:
+def test_any_cookie_header_is_answered(header: str) -> None:
     """And the store is asked about nothing but what is signed."""
     store = SpyStore()
     answers: list[str] = []
@@ -1359,11 +1427,12 @@ def test_B_any_cookie_header_is_answered(header: str) -> None:
     assert [call for call in store.calls if call[0] == "load" and call[1] != VICTIM] == []
 
 
+@row("C3")
 @given(ids)
 @example("é!~*'() ;")
 @example("%")
 @example("\U0010ffff" * 255)
-def test_C_any_id_survives_signing_and_the_header(id: str) -> None:
+def test_any_id_survives_signing_and_the_header(id: str) -> None:
     """Custom generators return what they like."""
     value = cookies.write(NAME, Signer(SECRET).sign(id), rendered(Cookie(), True), 0, None).partition(";")[0]
     assert re.fullmatch(r"[\x21-\x7e]*", value)
@@ -1371,6 +1440,7 @@ def test_C_any_id_survives_signing_and_the_header(id: str) -> None:
     assert Signer(SECRET).verify(cookies.decode(read)) == (id, True)
 
 
+@row("C3")
 @given(
     st.one_of(
         anything,
@@ -1379,14 +1449,15 @@ def test_C_any_id_survives_signing_and_the_header(id: str) -> None:
         st.builds("s:{}.{}".format, anything, anything),
     )
 )
-def test_C_any_text_can_be_verified(value: str) -> None:
+def test_any_text_can_be_verified(value: str) -> None:
     """Never an exception; and what verifies is what was signed, to the letter."""
     verified = Signer(SECRET).verify(value)
     assert verified is None or Signer(SECRET).sign(verified[0]) == value
 
 
+@row("B16")
 @given(ids, st.data())
-def test_C_no_change_to_a_signed_value_verifies(id: str, data: st.DataObject) -> None:
+def test_no_change_to_a_signed_value_verifies(id: str, data: st.DataObject) -> None:
     """One character put in, taken out or replaced, or two swapped."""
     value = Signer(SECRET).sign(id)
     at = data.draw(st.integers(0, len(value)))
@@ -1399,6 +1470,7 @@ def text_of(members: object) -> bytes:
     return json.dumps(members).encode()
 
 
+@row("F1", "P11")
 @given(
     st.one_of(
         st.binary(),
@@ -1409,7 +1481,7 @@ def text_of(members: object) -> bytes:
         ),
     )
 )
-def test_F_any_bytes_are_a_record_or_a_value_error(data: bytes) -> None:
+def test_any_bytes_are_a_record_or_a_value_error(data: bytes) -> None:
     """And what is read can be written."""
     try:
         found = record.decode(data)
@@ -1418,13 +1490,14 @@ def test_F_any_bytes_are_a_record_or_a_value_error(data: bytes) -> None:
     assert isinstance(record.encode(found, record.frame(Cookie(), True), 2e9), bytes)
 
 
+@row("A7")
 @given(
     st.dictionaries(st.text(), values).filter(lambda data: not record.RESERVED & data.keys()),
     st.none() | st.integers(1, 10**12),
     st.none() | st.integers(1, 10**13),
     st.none() | st.text(min_size=1),
 )
-def test_A7_any_json_comes_back_the_same(
+def test_any_json_comes_back_the_same(
     data: dict[str, Any], age: int | None, created: int | None, user: str | None
 ) -> None:
     """Values, their types and their order; the lifetime and the times to the millisecond."""
@@ -1460,12 +1533,13 @@ words = st.one_of(
 OPTIONS = ("max_age", "path", "domain", "secure", "httponly", "samesite", "partitioned", "priority")
 
 
+@row("O21", "P12")
 @settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(OPTIONS), words), st.booleans())
 @example({"path": '/a b,c="d"'}, True)
 @example({"max_age": 1e299}, True)
 @example({"domain": "a\n"}, True)
-def test_O_any_option_is_refused_or_makes_a_clean_header(options: dict[str, Any], https: bool) -> None:
+def test_any_option_is_refused_or_makes_a_clean_header(options: dict[str, Any], https: bool) -> None:
     """``Morsel`` writes CR and LF as they are (CVE-2026-0672): nothing may get so far."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from minisession.options import new_id
 
+from ..support.rows import row
 from ..support.site import Site
 
 ALPHABET = set(string.ascii_letters + string.digits + "-_")  # base64url: 6 bits a character
@@ -27,7 +28,8 @@ for _ in range(50):
 """
 
 
-def test_R1_ids_are_192_random_bits_in_every_thread_and_every_forked_process() -> None:
+@row("S11", "P1")
+def test_ids_are_192_random_bits_in_every_thread_and_every_forked_process() -> None:
     """A generator with a state of its own would repeat itself after a fork."""
     with ThreadPoolExecutor(8) as pool:
         threads = list(pool.map(lambda _: [new_id({}) for _ in range(2500)], range(8)))
@@ -41,7 +43,8 @@ def test_R1_ids_are_192_random_bits_in_every_thread_and_every_forked_process() -
     assert all(set(characters) == ALPHABET for characters in zip(*ids, strict=True))
 
 
-def test_R2_a_cookie_tells_nothing_of_its_user_or_of_another_session() -> None:
+@row("P1")
+def test_a_cookie_tells_nothing_of_its_user_or_of_another_session() -> None:
     """Two logins of one user: an id of chance, and its signature."""
     site = Site()
     values = []

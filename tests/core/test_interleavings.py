@@ -44,6 +44,7 @@ from ..support.promises import (
     Request,
 )
 from ..support.replay import Tape
+from ..support.rows import row
 from ..support.tools import need_module
 
 LONG = "MINISESSION_SCHEDULES" in os.environ
@@ -209,6 +210,7 @@ def _quiet(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
 # Every order
 
 
+@row("P4", "P5", "P8")
 @pytest.mark.parametrize("first", BEGINNINGS, ids=["ada's", "nobody's", "no session"])
 def test_nothing_is_lost_and_nobody_let_in_whatever_the_order_of_two(
     first: Request | None, count: Callable[[str], None]

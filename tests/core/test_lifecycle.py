@@ -24,6 +24,7 @@ from minisession.lifecycle import MAX_TRIES
 from minisession.stores.base import TOMBSTONE_LIFE
 
 from ..support.browser import Browser, Clock, SpyStore
+from ..support.rows import row
 from ..support.site import Page, Site, Visitor, data, put
 
 LOOK: Page = len
@@ -50,6 +51,7 @@ def headers(browser: Visitor) -> dict[str, str]:
 # The table
 
 
+@row("W22")
 def test_a_session_that_is_not_looked_at_costs_nothing() -> None:
     """No parsing, no HMAC, no store call, no header."""
     site = Site()
@@ -164,6 +166,7 @@ def test_a_changed_lifetime_alone_is_stored_and_sent(max_age: float | None) -> N
     assert browser.set_cookie is not None
 
 
+@row("P20")
 @pytest.mark.parametrize(
     "page",
     [
@@ -294,6 +297,7 @@ def test_destroy_removes_a_cookie_that_stands_for_nothing(cookie: str) -> None:
     assert site.store.verbs == []
 
 
+@row("C2")
 def test_a_session_that_ended_meanwhile_stays_ended(caplog: pytest.LogCaptureFixture) -> None:
     """Nothing stored, no cookie, one line in the log."""
     site = Site()
@@ -384,6 +388,7 @@ class TestTombstone:
         browser.visit(lambda session: session.regenerate(user="ada"))
         return late
 
+    @row("C7")
     @pytest.mark.parametrize("page", [LOOK, put("k", 2), lambda session: session.cookie.max_age])
     def test_does_nothing_by_itself(self, late: Visitor, page: Page) -> None:
         """It must not overwrite the cookie that login has set."""
@@ -396,6 +401,7 @@ class TestTombstone:
         late.visit(put("k", 2))
         assert ["changes not stored" in line for line in caplog.messages] == [True]
 
+    @row("C7")
     def test_has_no_data_and_no_user(self, late: Visitor) -> None:
         """Whoever planted the old id does not follow the user in."""
         assert late.visit(lambda session: (dict(session), session.user, session.is_new)) == ({}, None, True)
@@ -439,6 +445,7 @@ class TestTombstone:
 # Overlapping requests
 
 
+@row("C1")
 def test_overlapping_requests_keep_each_others_changes() -> None:
     """Nothing is changed that was not seen: on a conflict the keys are merged."""
     site = Site()
@@ -489,6 +496,7 @@ def test_a_nested_value_in_the_apps_hands_survives_a_transaction() -> None:
     assert browser.visit(data) == {"k": 2, "cart": ["apple"]}
 
 
+@row("C4")
 @pytest.mark.parametrize(
     ("ours", "theirs", "left"),
     [
@@ -501,7 +509,7 @@ def test_a_nested_value_in_the_apps_hands_survives_a_transaction() -> None:
         (lambda session: session.clear(), put("k", 2), {}),
     ],
 )
-def test_C4_a_deletion_holds_and_takes_nothing_else_with_it(ours: Page, theirs: Page, left: dict[str, int]) -> None:
+def test_a_deletion_holds_and_takes_nothing_else_with_it(ours: Page, theirs: Page, left: dict[str, int]) -> None:
     """Also that of `clear`, which deletes the keys that it sees."""
     browser = logged_in(Site(), j=1)
     other = browser.twin()
@@ -651,6 +659,7 @@ def test_a_rolling_reader_that_was_overtaken_touches_what_is_there_now() -> None
     assert browser.set_cookie is not None
 
 
+@row("C10")
 def test_a_logout_wins_over_a_rolling_reader(caplog: pytest.LogCaptureFixture) -> None:
     """No touch brings the session back, and no cookie."""
     site = Site(rolling=True)
@@ -664,6 +673,7 @@ def test_a_logout_wins_over_a_rolling_reader(caplog: pytest.LogCaptureFixture) -
     assert caplog.records == []  # nothing was changed, so nothing was lost
 
 
+@row("C6")
 def test_of_two_that_regenerate_with_keep_one_inherits() -> None:
     """The other gets no cookie, and its record is deleted."""
     site = Site()
@@ -701,6 +711,7 @@ def test_what_others_change_while_the_id_changes_moves_along_with_keep(keep: boo
     assert other.visit(lambda session: session.is_new)
 
 
+@row("C7")
 def test_a_slow_request_does_not_follow_a_user_through_a_login() -> None:
     """Its write goes nowhere, and its response leaves the new cookie alone."""
     site = Site()
@@ -713,6 +724,7 @@ def test_a_slow_request_does_not_follow_a_user_through_a_login() -> None:
     assert other.visit(lambda s: (dict(s), s.user)) == ({}, "ada")
 
 
+@row("C5", "P8")
 def test_conflicts_without_end_are_a_503() -> None:
     """Nothing is dropped in silence, and nobody waits for ever."""
 
@@ -802,7 +814,8 @@ def test_a_change_after_save_is_stored_again() -> None:
     assert browser.visit(data) == {"k": 2, "cart": [1]}
 
 
-def test_C12_what_was_saved_is_not_saved_once_more_over_what_came_since() -> None:
+@row("C12")
+def test_what_was_saved_is_not_saved_once_more_over_what_came_since() -> None:
     """The end of a request stores what changed after `save`, and that alone."""
     browser = logged_in(Site())
     other = browser.twin()
@@ -1000,6 +1013,7 @@ def test_regenerate_twice_is_once(keep: bool) -> None:
     assert browser.visit(data) == ({"k": 1} if keep else {})
 
 
+@row("P4")
 def test_the_user_comes_and_goes_with_the_id_alone() -> None:
     """`regenerate` sets it, keeps it with keep, drops it without or with None."""
     site = Site()
@@ -1031,6 +1045,7 @@ def test_created_at_is_carried_over_by_keep_without_a_new_user() -> None:
 # Ends
 
 
+@row("P7")
 def test_a_session_lives_for_the_idle_timeout_after_its_last_use() -> None:
     """Dead at T, though the client keeps its cookie for ever."""
     site = Site(idle_timeout=100)
@@ -1043,6 +1058,7 @@ def test_a_session_lives_for_the_idle_timeout_after_its_last_use() -> None:
     assert seen == [{"k": 1}, {"k": 1}, {}]
 
 
+@row("P7")
 def test_the_absolute_timeout_ends_a_session_however_busy_it_is() -> None:
     """And `regenerate(keep=True)` does not reset it."""
     site = Site(idle_timeout=100, absolute_timeout=250)
@@ -1055,8 +1071,9 @@ def test_the_absolute_timeout_ends_a_session_however_busy_it_is() -> None:
     assert seen == [1, 1, 1, 1, 0]
 
 
+@row("C11", "P5")
 @pytest.mark.parametrize("page", [LOOK, put("k", 2), lambda session: session.regenerate(keep=True)])
-def test_C11_a_session_that_expires_during_a_request_is_not_revived(page: Page) -> None:
+def test_a_session_that_expires_during_a_request_is_not_revived(page: Page) -> None:
     """By its save, its touch, or under a new id; nor is the cookie removed: a late answer must not."""
     site = Site(idle_timeout=100, rolling=True)
     browser = logged_in(site)
@@ -1068,6 +1085,7 @@ def test_C11_a_session_that_expires_during_a_request_is_not_revived(page: Page) 
     assert len(site.store.store) == 0
 
 
+@row("C11")
 def test_an_absolute_timeout_that_comes_during_a_request_refuses_its_save() -> None:
     """The request finishes; the session does not outlive its end."""
     site = Site(idle_timeout=100, absolute_timeout=100)
@@ -1185,6 +1203,7 @@ def test_a_genid_that_returns_no_id_is_named(id: Any, error: type[Exception]) ->
     assert len(site.store.store) == 0
 
 
+@row("P15")
 def test_an_old_secret_verifies_and_its_cookie_is_sent_again_under_the_first() -> None:
     """Rotation needs no waiting for the longest session."""
     clock = Clock()
@@ -1229,6 +1248,7 @@ def site_with(*verbs: str, **options: Any) -> tuple[Site, Down, Visitor]:
     return site, down, browser
 
 
+@row("S4")
 @pytest.mark.parametrize(
     ("verb", "page"),
     [("load", LOOK), ("replace", put("k", 2)), ("rotate", lambda s: s.regenerate()), ("delete", lambda s: s.destroy())],
@@ -1267,6 +1287,7 @@ def test_a_touch_that_fails_is_a_warning(caplog: pytest.LogCaptureFixture) -> No
 # Sizes, warnings, decisions
 
 
+@row("T5")
 def test_a_record_over_max_bytes_is_refused_whole() -> None:
     """Before the headers, with what was stored before kept."""
     site = Site(max_bytes=300)

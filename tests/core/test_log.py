@@ -1,4 +1,4 @@
-"""What is logged: each decision with its reason, no flood of lines, nothing that opens a session (R20, R30, S4, T4)."""
+"""What is logged: each decision with its reason, no flood of lines, nothing that opens a session."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from minisession.wire import record
 from minisession.wire.signing import Signer
 
 from ..support.browser import SECRET, Clock, SpyStore
+from ..support.rows import row
 from ..wsgi.test_crossorigin import EVIL
 from ..wsgi.test_crossorigin import ask as ask_across
 from .test_hostile import (
@@ -197,7 +198,8 @@ def remember(session: Session) -> None:
     session.cookie.max_age = 60
 
 
-def test_T4_100000_forged_cookies_are_no_store_call_and_at_most_10_lines(caplog: pytest.LogCaptureFixture) -> None:
+@row("T4")
+def test_100000_forged_cookies_are_no_store_call_and_at_most_10_lines(caplog: pytest.LogCaptureFixture) -> None:
     """At DEBUG: the attacker's requests must not fill the operator's disk."""
     store = SpyStore()
     app = make(look, store=store)
@@ -224,8 +226,9 @@ FLOODS: dict[str, tuple[Page, str | None, str]] = {
 }
 
 
+@row("T4")
 @pytest.mark.parametrize(("page", "cookie", "words"), FLOODS.values(), ids=FLOODS)
-def test_T4_what_anybody_can_cause_is_at_most_ten_lines(
+def test_what_anybody_can_cause_is_at_most_ten_lines(
     page: Page, cookie: str | None, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever the request is, if no live session comes with it."""
@@ -241,6 +244,7 @@ def test_T4_what_anybody_can_cause_is_at_most_ten_lines(
     assert any(words in line for line in caplog.messages)
 
 
+@row("S4")
 @pytest.mark.parametrize(
     ("verbs", "page", "cookie", "options", "words"),
     [
@@ -250,7 +254,7 @@ def test_T4_what_anybody_can_cause_is_at_most_ten_lines(
         (("touch",), look, OURS, {"rolling": True}, "not touched"),
     ],
 )
-def test_S4_a_store_that_is_down_is_told_once_a_burst(
+def test_a_store_that_is_down_is_told_once_a_burst(
     verbs: tuple[str, ...],
     page: Page | None,
     cookie: str | None,
@@ -396,10 +400,11 @@ def test_why_no_cookie_was_sent_for_a_session_that_ended_meanwhile(
     )
 
 
+@row("B8")
 @pytest.mark.parametrize(
     "header", [f"{OURS}; {signed('second')}", f"{NAME}=x; {OURS}", f"{OURS}; {NAME}=x"], ids=["B9", "B8", "B8 reverse"]
 )
-def test_R20_several_cookies_of_our_name_are_an_event(header: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_several_cookies_of_our_name_are_an_event(header: str, caplog: pytest.LogCaptureFixture) -> None:
     """A sibling domain may have tossed one; INFO, because a changed Path or Domain does so, too."""
     clock = Clock()
     store = with_victim(clock)
@@ -473,7 +478,8 @@ def private(data: bytes) -> bytes:
     return data.replace(b"victim", DATUM.encode())
 
 
-def test_R30_hostile_requests(ears: Ears) -> None:
+@row("P21")
+def test_no_hostile_request_is_quoted(ears: Ears) -> None:
     """Every header of the rows B and C, and every other place for an id."""
     headers: list[Any] = [header for header, _, _ in RAW]
     headers += [f"{OURS}; {signed('second')}", None, 5, OURS.encode(), signed(VICTIM, OLD_SECRET)]
@@ -486,7 +492,8 @@ def test_R30_hostile_requests(ears: Ears) -> None:
     assert ears.heard() == []
 
 
-def test_R30_hostile_records(ears: Ears) -> None:
+@row("P21")
+def test_no_hostile_record_is_quoted(ears: Ears) -> None:
     """Every record of the rows F: what cannot be read must not be quoted."""
     records = [*CORRUPT.values(), *NOT_JSON.values(), *map(str.encode, INFINITE)]
     for data in [*map(private, records), *(private(RECORD)[:length] for length in range(1, len(RECORD)))]:
@@ -509,8 +516,9 @@ class Private:
         return DATUM
 
 
-def test_R30_hostile_values(ears: Ears) -> None:
-    """Every value of row A7, and data beside it and in it: errors name the key, the type and the mend."""
+@row("P21")
+def test_no_hostile_value_is_quoted(ears: Ears) -> None:
+    """Every value of row A7, and data beside it and in it: errors name the key, the type and the fix."""
     values = [value for value, _ in UNFIT.values()]
     values += [{DATUM}, DATUM.encode(), (DATUM,), {1: DATUM}, f"{DATUM}\ud800", Private(), [Private()], DATUM * 10_000]
     for value in values:
@@ -546,8 +554,9 @@ def store_of(session: Session) -> Any:
     return lifecycle.store
 
 
+@row("P21")
 @pytest.mark.parametrize("first", [look, write, Session.destroy, Session.regenerate, ended, contested])
-def test_R30_verbs_that_fail(ears: Ears, first: Page) -> None:
+def test_a_verb_that_fails_shows_no_data(ears: Ears, first: Page) -> None:
     """On sessions that are gone, contested, whose id is taken, or in a store that is down."""
     for verb in VERBS:
 
@@ -562,7 +571,8 @@ def test_R30_verbs_that_fail(ears: Ears, first: Page) -> None:
     assert ears.heard() == []
 
 
-def test_R30_options_that_are_wrong() -> None:
+@row("P21")
+def test_a_wrong_option_shows_no_secret() -> None:
     """A secret beside a mistake is not quoted with it."""
     for options in ({"secret": [SECRET, None]}, {"secret": [SECRET, ""]}, {"secret": {SECRET: 1}, "name": "a b"}):
         with pytest.raises((TypeError, ValueError)) as caught:
@@ -570,7 +580,8 @@ def test_R30_options_that_are_wrong() -> None:
         assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-def test_R30_no_object_of_ours_shows_them(ears: Ears) -> None:
+@row("P21")
+def test_no_object_of_ours_shows_ids_secrets_or_data(ears: Ears) -> None:
     """Error trackers print the objects on the stack."""
 
     def page(session: Session) -> None:
@@ -590,7 +601,8 @@ def test_R30_no_object_of_ours_shows_them(ears: Ears) -> None:
     assert ears.heard() == []
 
 
-def test_R30_passwords(caplog: pytest.LogCaptureFixture) -> None:
+@row("P21")
+def test_a_password_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
     """The demo's."""
     caplog.set_level(logging.DEBUG)
     client = TestApp(demo.app.app)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from minisession.merge import changed, merge
 
+from ..support.rows import row
+
 CASES = [
     ("nobody changed", {"k": 1}, {"k": 1}, {"k": 1}, {"k": 1}),
     ("we changed", {"k": 1}, {"k": 2}, {"k": 1}, {"k": 2}),
@@ -30,6 +32,7 @@ CASES = [
 ]
 
 
+@row("C4")
 @pytest.mark.parametrize(("base", "ours", "theirs", "merged"), [case[1:] for case in CASES], ids=[c[0] for c in CASES])
 def test_merge(base: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any], merged: dict[str, Any]) -> None:
     """Compared by repr, to which 1 and True differ."""
@@ -44,6 +47,7 @@ values = st.recursive(
 sessions = st.dictionaries(st.sampled_from("abcd"), values, max_size=4)
 
 
+@row("C3")
 @given(sessions, sessions, sessions)
 def test_every_key_is_as_one_side_has_it(base: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     """Whole values, never a mix; and a side that changed nothing decides nothing."""

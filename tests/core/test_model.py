@@ -36,6 +36,7 @@ from minisession.wire.signing import Signer
 from ..support.browser import SECRET, Clock
 from ..support.histories import FORGED, History, Player, history, smallest
 from ..support.model import Model, Options
+from ..support.rows import row
 from .test_interleavings import (
     Emptied,
     HeirsNotFollowed,
@@ -203,6 +204,7 @@ def _quiet(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("minisession.lifecycle.LONGEST_PAUSE", 0)
 
 
+@row("P8")
 def test_whatever_requests_do_it_is_what_the_model_does(count: Callable[[str], None]) -> None:
     assert first_difference(HISTORIES) == ""
     count(f"{HISTORIES:,} histories of requests, made at random (seed {SEED}): as the model has them")

@@ -14,6 +14,7 @@ from minisession.ending import MAX_LINKS
 from minisession.stores.base import TOMBSTONE_LIFE
 
 from ..support.browser import Clock, SpyStore
+from ..support.rows import row
 from ..support.site import Page, Site, Visitor, data, put
 from .test_lifecycle import logged_in, regenerate, site_with
 
@@ -52,6 +53,7 @@ def overtaken(meanwhile: Page, **how: Any) -> tuple[Visitor, Visitor]:
     return browser, other
 
 
+@row("C6", "P5")
 @pytest.mark.parametrize("how", LEAVES)
 def test_a_logout_by_a_new_id_ends_the_heir_as_well(how: dict[str, Any]) -> None:
     """Whichever request was first: who logged out is logged out everywhere in this browser."""
@@ -62,6 +64,7 @@ def test_a_logout_by_a_new_id_ends_the_heir_as_well(how: dict[str, Any]) -> None
     assert (other.visit(user), other.visit(data)) == (None, {})
 
 
+@row("C6")
 def test_of_two_that_keep_the_session_one_gets_it(caplog: pytest.LogCaptureFixture) -> None:
     browser, other = overtaken(sudo, **MOVES)
 
@@ -70,6 +73,7 @@ def test_of_two_that_keep_the_session_one_gets_it(caplog: pytest.LogCaptureFixtu
     assert (other.visit(user), other.visit(data)) == ("ada", {"k": 1})
 
 
+@row("C6")
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_login_form_that_is_sent_twice_logs_in(keep: bool) -> None:
     """The browser drops the first answer, and keeps the cookie of the second."""
@@ -80,6 +84,7 @@ def test_a_login_form_that_is_sent_twice_logs_in(keep: bool) -> None:
     assert browser.visit(data) == ({"k": 1, "mine": 1} if keep else {"mine": 1})
 
 
+@row("C6")
 @pytest.mark.parametrize("meanwhile", [destroy, lambda session: session.regenerate(), regenerate(user="bob")])
 @pytest.mark.parametrize("how", [MOVES, LOGS_IN])
 def test_what_has_ended_is_not_kept(meanwhile: Page, how: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
@@ -187,6 +192,7 @@ def late() -> Late:
     return late
 
 
+@row("C7", "P5")
 @pytest.mark.parametrize("ends", [destroy, *(regenerate(**how) for how in LEAVES)])
 def test_a_logout_with_the_old_id_ends_the_heir(late: Late, ends: Page) -> None:
     late.visit(ends)
@@ -194,6 +200,7 @@ def test_a_logout_with_the_old_id_ends_the_heir(late: Late, ends: Page) -> None:
     assert late.heir.visit(user) is None
 
 
+@row("C7")
 @pytest.mark.parametrize("how", [MOVES, LOGS_IN])
 def test_a_late_request_that_keeps_ends_nothing_and_keeps_nothing(late: Late, how: dict[str, Any]) -> None:
     late.visit(regenerate(**how))
@@ -214,6 +221,7 @@ def test_of_two_old_ids_the_first_counts(late: Late) -> None:
     assert (late.heir.visit(user), late.heir.visit(data), second.visit(data)) == (None, {}, {"k": 1})
 
 
+@row("C7")
 def test_after_15_seconds_nothing_leads_to_the_heir(late: Late) -> None:
     late.site.clock.advance(TOMBSTONE_LIFE)
     late.visit(destroy)
@@ -221,6 +229,7 @@ def test_after_15_seconds_nothing_leads_to_the_heir(late: Late) -> None:
     assert late.heir.visit(user) == "ada"
 
 
+@row("C4", "C7")
 def test_an_old_id_opens_nothing_of_the_heir(late: Late) -> None:
     """It can end it, and neither read, write nor obtain it."""
     seen = late.visit(lambda s: (dict(s), s.user, s.is_new, s.id == late.old_id))
@@ -242,6 +251,7 @@ def test_as_many_new_ids_as_are_followed_are_followed(late: Late) -> None:
     assert late.heir.visit(user) is None
 
 
+@row("C9")
 def test_a_session_that_is_rotated_faster_than_it_can_be_ended_is_a_conflict() -> None:
     """A bounded chase, and no silent failure."""
 
@@ -274,6 +284,7 @@ def test_a_session_that_is_rotated_faster_than_it_can_be_ended_is_a_conflict() -
 # One device, and all of them
 
 
+@row("P6")
 def test_one_device_that_moves_to_a_new_id_meanwhile_is_logged_out() -> None:
     """And True is said only then."""
     site = moving()
@@ -295,6 +306,7 @@ def test_one_device_that_somebody_else_has_logged_in_to_meanwhile_is_left_alone(
     assert browser.visit(user) == "bob"
 
 
+@row("C9", "P6")
 def test_all_devices_are_logged_out_though_they_move() -> None:
     site = moving()
     browsers = [site.browser() for _ in range(3)]
@@ -307,6 +319,7 @@ def test_all_devices_are_logged_out_though_they_move() -> None:
     assert [browser.visit(user) for browser in browsers] == [None] * 3
 
 
+@row("C9", "P6")
 def test_the_kept_one_is_kept_and_what_another_request_made_of_it_is_not() -> None:
     site = moving()
     mine, other = site.browser(), site.browser()
@@ -320,6 +333,7 @@ def test_the_kept_one_is_kept_and_what_another_request_made_of_it_is_not() -> No
     assert [browser.visit(user) for browser in (mine, other, thief)] == [None] * 3
 
 
+@row("C9")
 def test_where_the_users_list_is_lost_all_sessions_are_looked_at() -> None:
     """As a Redis that is full may evict it: a list that lacks the very session that asks is not believed."""
 
@@ -358,6 +372,7 @@ def moving() -> Site:
 # What nobody had
 
 
+@row("P20")
 @pytest.mark.parametrize("how", [{}, {"keep": True}, {"keep": True, "user": None}])
 def test_a_visitor_without_a_session_who_gets_a_new_id_costs_nothing(how: dict[str, Any]) -> None:
     """A logout page that calls regenerate() is open to anyone (Django's CVE-2015-5963)."""
@@ -381,6 +396,7 @@ def test_with_a_user_or_data_it_is_a_session(page: Page) -> None:
 # A request that came in time
 
 
+@row("C11", "P7")
 def test_a_request_that_came_in_time_keeps_its_session_however_long_it_takes() -> None:
     """An upload that outlasts what was left of the idle timeout: the first look touches already."""
     site = Site(idle_timeout=100)
@@ -399,6 +415,7 @@ def test_a_request_that_came_in_time_keeps_its_session_however_long_it_takes() -
     assert browser.visit(data) == {"k": 1, "files": 1}
 
 
+@row("C11")
 @pytest.mark.parametrize(("passed", "verbs"), [(50, ["load"]), (50.1, ["load", "touch"])])
 def test_the_first_look_touches_where_less_than_half_of_the_lifetime_is_left(passed: float, verbs: list[str]) -> None:
     site = Site(idle_timeout=100)
@@ -501,6 +518,7 @@ def test_under_an_absolute_timeout_a_touch_that_moves_nothing_is_not_made() -> N
 # A beginning
 
 
+@row("F8")
 def test_a_reader_with_an_absolute_timeout_does_not_write() -> None:
     """The beginning is rounded down, and clocks of two servers may differ by seconds."""
     clock = Clock()
@@ -528,6 +546,7 @@ def test_without_an_absolute_timeout_a_beginning_in_the_future_is_not_written_ov
     assert site.store.verbs == ["load"]
 
 
+@row("F8")
 def test_a_beginning_is_rounded_down_and_stays_what_it_is() -> None:
     site = Site()
     site.clock.now += 0.987_654_3

@@ -1,4 +1,4 @@
-"""Options that make no sense fail at construction, and say what to do: rows O1 to O23 of the catalogue."""
+"""Options that make no sense fail at construction, and say what to do: rows O1 to O23."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from minisession.wire import record
 from minisession.wire.signing import Signer
 
 from ..support.browser import SECRET, Browser, Clock, middleware
+from ..support.rows import row
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -49,12 +50,14 @@ def refused_cookie(error: type[Exception], *parts: str, **options: Any) -> None:
 # O1-O6: the secret
 
 
-def test_O1_a_secret_is_required() -> None:
+@row("O1")
+def test_a_secret_is_required() -> None:
     """There is no default that would be safe."""
     with pytest.raises(TypeError, match="secret"):
         SessionMiddleware(app)  # type: ignore[call-arg]  # the mistake under test
 
 
+@row("O2")
 @pytest.mark.parametrize(
     ("secret", "error", "message"),
     [
@@ -80,21 +83,23 @@ def test_O1_a_secret_is_required() -> None:
     ],
     ids=ascii,
 )
-def test_O2_a_secret_is_text_or_bytes_and_not_empty(secret: Any, error: type[Exception], message: str) -> None:
+def test_a_secret_is_text_or_bytes_and_not_empty(secret: Any, error: type[Exception], message: str) -> None:
     """With an empty key anybody can sign; with None, a typo in the settings would be the key."""
     refused(error, "secret", message, secret=secret)
 
 
+@row("O3")
 @pytest.mark.parametrize("bad", [["the one that is good and secret", None], ["the one that is good and secret", ""]])
-def test_O3_a_refused_secret_is_not_shown(bad: Any) -> None:
+def test_a_refused_secret_is_not_shown(bad: Any) -> None:
     """The error goes to a log."""
     with pytest.raises((TypeError, ValueError)) as caught:
         make(secret=bad)
     assert "good" not in str(caught.value)
 
 
+@row("O4")
 @pytest.mark.parametrize("secret", ["x" * 15, b"x" * 15, "keyboard cat", "é" * 7, ["x" * 32, "short"], "x"])
-def test_O4_a_short_secret_warns(secret: Any) -> None:
+def test_a_short_secret_warns(secret: Any) -> None:
     """And no more: existing Express deployments must be able to move.  The warning has the mend, not the secret."""
     with pytest.warns(UserWarning, match=r"secret has \d+ bytes.*token_hex") as caught:
         make(secret=secret)
@@ -102,13 +107,15 @@ def test_O4_a_short_secret_warns(secret: Any) -> None:
     assert "keyboard" not in str(caught[0].message)
 
 
+@row("O5")
 @pytest.mark.parametrize("secret", ["x" * 16, b"x" * 16, "é" * 8, ["x" * 16, "y" * 16], "x" * 1_000_000, b"\0" * 16])
-def test_O5_a_long_secret_does_not(secret: Any) -> None:
+def test_a_long_secret_does_not_warn(secret: Any) -> None:
     """Bytes count, and there is no upper limit."""
     make(secret=secret)
 
 
-def test_O6_a_generator_of_secrets_is_read_once() -> None:
+@row("O6")
+def test_a_generator_of_secrets_is_read_once() -> None:
     """A second request must verify as the first did."""
     clock, secrets = Clock(), [f"secret number {number}, long enough" for number in range(3)]
     browser = Browser(middleware(app, secret=iter(secrets), clock=clock))
@@ -117,7 +124,8 @@ def test_O6_a_generator_of_secrets_is_read_once() -> None:
     assert browser.get().text == "4"
 
 
-def test_O6_a_list_of_secrets_is_copied() -> None:
+@row("O6")
+def test_a_list_of_secrets_is_copied() -> None:
     """A list that is changed afterwards changes nothing: rotation is a new middleware."""
     secrets = [SECRET]
     browser = Browser(middleware(app, secret=secrets))
@@ -135,26 +143,30 @@ NAMES = [
 ]
 
 
+@row("O7")
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_O7_a_name_is_a_token(name: str) -> None:
+def test_a_name_is_a_token(name: str) -> None:
     """Anything else is a header to inject, or a cookie that no browser sends back."""
     refused(ValueError, "name", name=name)
 
 
+@row("O7")
 @pytest.mark.parametrize("name", [b"sid", 5, None, True, ["sid"]], ids=repr)
-def test_O7_a_name_is_str(name: Any) -> None:
+def test_a_name_is_str(name: Any) -> None:
     """Not bytes, which would be ``b'sid'`` in the header."""
     refused(TypeError, "name must be str, not ", repr(name), name=name)
 
 
+@row("O7")
 @pytest.mark.parametrize("name", ["sid", "connect.sid", "a!#%&'*+-.^_`|~9", "x" * 1000])
-def test_O7_every_token_is_a_name(name: str) -> None:
+def test_every_token_is_a_name(name: str) -> None:
     """And a session works under it."""
     browser = Browser(middleware(app, name=name))
     assert browser.get().headers["Set-Cookie"].startswith(f"{name}=s%3A")
     assert browser.get(headers={"Cookie": browser.get().request.headers["Cookie"]}).text
 
 
+@row("O8")
 @pytest.mark.parametrize(
     ("got", "error", "message"),
     [
@@ -167,7 +179,7 @@ def test_O7_every_token_is_a_name(name: str) -> None:
     ],
     ids=["None", "bytes", "int", "empty", "long", "half a pair"],
 )
-def test_O8_what_genid_returns_is_checked(got: Any, error: type[Exception], message: str) -> None:
+def test_what_genid_returns_is_checked(got: Any, error: type[Exception], message: str) -> None:
     """Before anything is stored or sent."""
     store = MemoryStore()
     with pytest.raises(error, match=f"genid.*{message}"):
@@ -175,12 +187,13 @@ def test_O8_what_genid_returns_is_checked(got: Any, error: type[Exception], mess
     assert len(store) == 0
 
 
+@row("O8")
 @pytest.mark.parametrize(
     "id",
     ["a;b", "a\r\nSet-Cookie: x=1", "a b", "é☃", "a,b", '"', "x" * 255, "\U0001f600" * 255, "\0", "%41", "a.b"],
     ids=ascii,
 )
-def test_O8_any_other_id_is_encoded_and_comes_back(id: str) -> None:
+def test_any_other_id_is_encoded_and_comes_back(id: str) -> None:
     """CVE-2024-47764: npm's cookie let an id write attributes."""
     store = MemoryStore()
     browser = Browser(middleware(app, genid=lambda environ: id, store=store))
@@ -190,7 +203,8 @@ def test_O8_any_other_id_is_encoded_and_comes_back(id: str) -> None:
     assert list(store.ids()) == [id]
 
 
-def test_O8_an_id_that_makes_the_cookie_too_long_is_refused_before_it_is_stored() -> None:
+@row("O8")
+def test_an_id_that_makes_the_cookie_too_long_is_refused_before_it_is_stored() -> None:
     """A name and an id that are each fine can be over 4096 bytes together."""
     store = MemoryStore()
     with pytest.raises(ValueError, match="4096"):
@@ -201,16 +215,18 @@ def test_O8_an_id_that_makes_the_cookie_too_long_is_refused_before_it_is_stored(
 # O9-O14: SameSite, Secure, Partitioned
 
 
+@row("O9", "P13")
 @pytest.mark.parametrize("samesite", ["None", "none", "NONE"])
 @pytest.mark.parametrize("secure", [False, "auto"])
-def test_O9_samesite_none_needs_secure(samesite: str, secure: Any) -> None:
+def test_samesite_none_needs_secure(samesite: str, secure: Any) -> None:
     """Browsers drop such a cookie, and nobody is told."""
     refused_cookie(
         ValueError, 'samesite="None"', f"secure={secure!r}", "set secure=True", samesite=samesite, secure=secure
     )
 
 
-def test_O9_samesite_auto_needs_secure_too() -> None:
+@row("O9")
+def test_samesite_auto_needs_secure_too() -> None:
     """Over https it would send SameSite=None without Secure."""
     refused_cookie(ValueError, 'samesite="auto"', "secure=False", 'set secure="auto"', samesite="auto", secure=False)
 
@@ -228,53 +244,60 @@ def header(cookie: Cookie, scheme: str = "https") -> str:
     return sent[0].partition("; ")[2]
 
 
-def test_O10_samesite_none_the_object_leaves_it_out() -> None:
+@row("O10")
+def test_samesite_none_the_object_leaves_it_out() -> None:
     """Python's None is not the word ``None``, which would open the cookie to every site."""
     assert "SameSite" not in header(Cookie(samesite=None))
     assert "SameSite=None" in header(Cookie(samesite="None"))
     assert "SameSite=Lax" in header(Cookie())
 
 
+@row("O10")
 @pytest.mark.parametrize("samesite", [False, True, 0, 1, b"Lax", ["Lax"]], ids=repr)
-def test_O10_samesite_is_a_word(samesite: Any) -> None:
+def test_samesite_is_a_word(samesite: Any) -> None:
     """Express takes booleans; here they would be a guess."""
     refused_cookie(TypeError, "samesite must be one of", "'Lax'", "None", repr(samesite), samesite=samesite)
 
 
+@row("O11")
 @pytest.mark.parametrize(
     ("given", "sent"), [("lax", "Lax"), ("LAX", "Lax"), ("STRICT", "Strict"), ("none", "None"), ("AUTO", "None")]
 )
-def test_O11_the_case_of_a_word_is_mended(given: str, sent: str) -> None:
+def test_the_case_of_a_word_is_corrected(given: str, sent: str) -> None:
     """Express' own configuration writes them in lower case."""
     assert f"SameSite={sent}" in header(Cookie(samesite=given))
     assert "Priority=High" in header(Cookie(priority="HIGH"))
 
 
+@row("O12")
 @pytest.mark.parametrize("word", ["", "bogus", " Lax", "Lax;", "Lax\r\n", "Läx", "\u017ftrict"])
 @pytest.mark.parametrize("option", ["samesite", "priority"])
-def test_O12_other_words_are_refused(option: str, word: str) -> None:
+def test_other_words_are_refused(option: str, word: str) -> None:
     """Browsers treat an unknown SameSite as none given."""
     refused_cookie(ValueError, f"{option} must be one of", repr(word), **{option: word})
 
 
+@row("O13", "P13")
 @pytest.mark.parametrize("secure", [False, "auto"])
-def test_O13_partitioned_needs_secure(secure: Any) -> None:
+def test_partitioned_needs_secure(secure: Any) -> None:
     """Browsers drop the cookie otherwise (CHIPS)."""
     refused_cookie(
         ValueError, "partitioned=True", f"secure={secure!r}", "set secure=True", partitioned=True, secure=secure
     )
 
 
-def test_O14_partitioned_and_strict_warns() -> None:
+@row("O14")
+def test_partitioned_and_strict_warns() -> None:
     """It is never sent where it would be partitioned; odd, and harmless."""
     with pytest.warns(UserWarning, match="partitioned=True with samesite="):
         cookie = Cookie(partitioned=True, samesite="strict")
     assert "Partitioned" in header(cookie)
 
 
+@row("O14")
 @pytest.mark.parametrize("got", [None, 0, 1, "yes", "True", "", b"auto", [], "AUTO"], ids=repr)
 @pytest.mark.parametrize("option", ["secure", "httponly", "partitioned"])
-def test_O14_switches_are_booleans(option: str, got: Any) -> None:
+def test_a_cookies_switches_are_booleans(option: str, got: Any) -> None:
     """``httponly="False"`` from an environment variable is true."""
     refused_cookie(TypeError, f"{option} must be True", "False", repr(got), **{option: got})
 
@@ -294,21 +317,24 @@ PREFIXED: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
+@row("O15", "O16", "O17", "P13")
 @pytest.mark.parametrize(("name", "options", "mend"), PREFIXED)
-def test_O15_O16_O17_a_prefix_is_a_promise(name: str, options: dict[str, Any], mend: str) -> None:
+def test_a_prefix_is_a_promise(name: str, options: dict[str, Any], mend: str) -> None:
     """Browsers refuse the cookie otherwise, whatever the case of the prefix."""
     refused(ValueError, f"name={name!r} needs", mend, name=name, cookie=Cookie(**options))
 
 
+@row("O15")
 @pytest.mark.parametrize(("name", "options", "mend"), PREFIXED)
-def test_O15_a_callable_cookie_is_checked_when_it_answers(name: str, options: dict[str, Any], mend: str) -> None:
+def test_a_callable_cookie_is_checked_when_it_answers(name: str, options: dict[str, Any], mend: str) -> None:
     """No earlier is known what it answers; an error is better than a cookie that browsers drop."""
     with pytest.raises(ValueError, match=re.escape(mend)):
         Browser(middleware(app, name=name, cookie=lambda environ: Cookie(**options))).get()
 
 
+@row("O15")
 @pytest.mark.parametrize("name", ["__Host-sid", "__Secure-sid", "__Http-sid", "__Host-Http-sid"])
-def test_O15_a_kept_promise_is_fine(name: str) -> None:
+def test_a_kept_promise_is_fine(name: str) -> None:
     """With the defaults; ``__Secure-`` takes domains and paths."""
     browser = Browser(middleware(app, name=name, cookie=Cookie()))
     assert browser.get().headers["Set-Cookie"].startswith(name)
@@ -325,23 +351,26 @@ NO_SECONDS: list[tuple[Any, type[Exception]]] = [
 ]
 
 
+@row("O18")
 @pytest.mark.parametrize(("got", "error"), NO_SECONDS, ids=[f"{got!r:.20}" for got, _ in NO_SECONDS])
 @pytest.mark.parametrize("option", ["max_age", "idle_timeout", "absolute_timeout"])
-def test_O18_a_time_is_a_positive_finite_number_of_seconds(option: str, got: Any, error: type[Exception]) -> None:
+def test_a_time_is_a_positive_finite_number_of_seconds(option: str, got: Any, error: type[Exception]) -> None:
     """0 would log everybody out, and NaN is never over."""
     (refused_cookie if option == "max_age" else refused)(
         error, f"{option} must be a", "seconds", repr(got), **{option: got}
     )
 
 
+@row("O18")
 @pytest.mark.parametrize("option", ["idle_timeout", "absolute_timeout"])
-def test_O18_a_number_of_thousands_of_digits_is_refused_by_name(option: str) -> None:
+def test_a_number_of_thousands_of_digits_is_refused_by_name(option: str) -> None:
     """The message is the argument's, not the interpreter's."""
     refused(ValueError, option, **{option: 10**5000})
 
 
+@row("O18")
 @pytest.mark.parametrize(("got", "error"), NO_SECONDS[:5])
-def test_O18_a_sessions_own_max_age_is_checked_the_same(got: Any, error: type[Exception]) -> None:
+def test_a_sessions_own_max_age_is_checked_the_same(got: Any, error: type[Exception]) -> None:
     """It often comes from a form."""
 
     def remember(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -352,7 +381,8 @@ def test_O18_a_sessions_own_max_age_is_checked_the_same(got: Any, error: type[Ex
         Browser(middleware(remember)).get()
 
 
-def test_O18_no_idle_timeout_is_not_an_option() -> None:
+@row("O18")
+def test_no_idle_timeout_is_not_an_option() -> None:
     """Sessions that never end are asked for with a number, not by an unset setting."""
     refused(TypeError, "idle_timeout must be a number of seconds", "None", idle_timeout=None)
     make(absolute_timeout=None)
@@ -361,10 +391,11 @@ def test_O18_no_idle_timeout_is_not_an_option() -> None:
 FAR = [1e9, 1e11, 251_607_300_799, 1e12, 1e20, 1e296]
 
 
+@row("O19")
 @pytest.mark.filterwarnings("ignore:max_age=")
 @pytest.mark.parametrize("seconds", FAR)
 @pytest.mark.parametrize("option", ["max_age", "idle_timeout", "absolute_timeout"])
-def test_O19_no_number_overflows_at_request_time(option: str, seconds: float) -> None:
+def test_no_number_overflows_at_request_time(option: str, seconds: float) -> None:
     """``datetime`` ends with the year 9999; a session may last longer."""
     options: dict[str, Any] = {"cookie": Cookie(max_age=seconds)} if option == "max_age" else {option: seconds}
     seen: list[object] = []
@@ -384,29 +415,33 @@ def test_O19_no_number_overflows_at_request_time(option: str, seconds: float) ->
     assert seen
 
 
+@row("O19")
 @pytest.mark.filterwarnings("ignore:max_age=")
-def test_O19_every_max_age_that_is_accepted_works() -> None:
+def test_every_max_age_that_is_accepted_works() -> None:
     """What is written must be read."""
     browser = Browser(middleware(app, cookie=Cookie(max_age=9e296)))
     assert [browser.get().text, browser.get().text] == ["1", "2"]
 
 
-def test_O20_over_400_days_warns() -> None:
+@row("O20")
+def test_over_400_days_warns() -> None:
     """Browsers shorten it: the user will be logged out, and nobody will know why."""
     with pytest.warns(UserWarning, match=r"max_age=34560001 is over 400 days"):
         Cookie(max_age=400 * 86400 + 1)
     Cookie(max_age=400 * 86400)
 
 
+@row("O14", "O20")
 @pytest.mark.parametrize("options", [{"max_age": 400 * 86400 + 1}, {"partitioned": True, "samesite": "Strict"}])
-def test_O14_O20_a_warning_names_the_line_that_makes_the_cookie(options: dict[str, Any]) -> None:
+def test_a_warning_names_the_line_that_makes_the_cookie(options: dict[str, Any]) -> None:
     """Elsewhere it would be of no help."""
     with pytest.warns(UserWarning, match="max_age=|partitioned=") as caught:
         Cookie(**options)
     assert [warning.filename for warning in caught] == [__file__]
 
 
-def test_O20_an_idle_timeout_beyond_the_absolute_is_cut() -> None:
+@row("O20")
+def test_an_idle_timeout_beyond_the_absolute_is_cut() -> None:
     """Allowed: the default is a day, and an absolute timeout may well be an hour."""
     clock = Clock()
     browser = Browser(middleware(app, idle_timeout=1000, absolute_timeout=100, clock=clock))
@@ -417,7 +452,7 @@ def test_O20_an_idle_timeout_beyond_the_absolute_is_cut() -> None:
     assert browser.get().text == "1"
 
 
-# O21: path and domain; R17: sizes
+# O21: path and domain, and their sizes
 
 PATHS = [
     *("", "a", "a/", " /", "/a;b", "/;", "/a\r\nb", "/\n", "/a\n", "/\0", "/\x7f", "/é", "/☃", "/\ud800"),
@@ -429,27 +464,30 @@ DOMAINS = [
 ]  # fmt: skip
 
 
+@row("O21")
 @pytest.mark.parametrize(
     ("option", "got"), [*(("path", p) for p in PATHS), *(("domain", d) for d in DOMAINS)], ids=ascii
 )
-def test_O21_an_attribute_that_is_none_is_refused(option: str, got: str) -> None:
+def test_an_attribute_that_is_none_is_refused(option: str, got: str) -> None:
     """``;`` and CR LF write attributes and headers; over 1024 bytes browsers drop the attribute alone."""
     refused_cookie(ValueError, option, **{option: got})
 
 
+@row("O21")
 @pytest.mark.parametrize("got", [5, b"/", True, ["/"], object()], ids=repr)
 @pytest.mark.parametrize("option", ["path", "domain"])
-def test_O21_an_attribute_is_str(option: str, got: Any) -> None:
+def test_an_attribute_is_str(option: str, got: Any) -> None:
     """Not bytes, and not what has a nice str()."""
     refused_cookie(TypeError, f"{option} must be str, not", repr(got), **{option: got})
     refused_cookie(TypeError, "path must be str, not None", path=None)
 
 
+@row("O21")
 @pytest.mark.parametrize("path", ["/", "/app", "/a b", "/%C3%A9", "/a,b", '/"a"', "/" * 1024, "/a=b"])
 @pytest.mark.parametrize(
     "domain", [None, "example.com", ".example.com", "localhost", "127.0.0.1", "x_y.example", "xn--9ca.de"]
 )
-def test_O21_what_browsers_take_is_sent_as_it_is(path: str, domain: str | None) -> None:
+def test_what_browsers_take_is_sent_as_it_is(path: str, domain: str | None) -> None:
     """Unquoted: ``Morsel`` quotes values, not attributes."""
     parts = header(Cookie(path=path, domain=domain)).split("; ")
     assert f"Path={path}" in parts
@@ -467,6 +505,7 @@ class HalfStore:
         return True
 
 
+@row("O22")
 @pytest.mark.parametrize(
     ("store", "parts"),
     [
@@ -479,88 +518,99 @@ class HalfStore:
     ],
     ids=["class", "another class", "half", "None", "URL", "dict"],
 )
-def test_O22_a_store_is_an_instance_with_the_six_verbs(store: Any, parts: tuple[str, ...]) -> None:
+def test_a_store_is_an_instance_with_the_six_verbs(store: Any, parts: tuple[str, ...]) -> None:
     """None is what an unset setting gives: falling back to memory would lose sessions silently."""
     refused(TypeError, "store", *parts, store=store)
 
 
-def test_O22_an_url_that_is_taken_for_a_store_is_not_shown() -> None:
+@row("O22")
+def test_a_url_that_is_taken_for_a_store_is_not_shown() -> None:
     """It may hold a password, and errors end up in logs."""
     with pytest.raises(TypeError) as caught:
         middleware(app, store="redis://:hunter2@localhost")
     assert "hunter2" not in str(caught.value)
 
 
+@row("O22")
 @pytest.mark.parametrize(
     ("got", "error"),
     [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("9", TypeError), (True, TypeError), (None, TypeError)],
 )
-def test_O22_max_sessions_is_a_positive_int(got: Any, error: type[Exception]) -> None:
+def test_max_sessions_is_a_positive_int(got: Any, error: type[Exception]) -> None:
     """A store of none keeps nobody."""
     with pytest.raises(error, match=f"max_sessions must be .*{got!r}"):
         MemoryStore(max_sessions=got)
 
 
+@row("O23")
 @pytest.mark.parametrize(
     "option", ["secert", "httponly", "max_age", "path", "save_uninitialised", "saveUninitialized", "unset", "ttl"]
 )
-def test_O23_an_unknown_option_is_refused(option: str) -> None:
+def test_an_unknown_option_is_refused(option: str) -> None:
     """A misspelt option that is ignored is an option that is not set."""
     refused(TypeError, option, **{option: 1})
 
 
+@row("O23")
 @pytest.mark.parametrize("option", ["maxage", "maxAge", "http_only", "same_site", "expires", "name"])
-def test_O23_an_unknown_attribute_is_refused(option: str) -> None:
+def test_an_unknown_attribute_is_refused(option: str) -> None:
     """The same for Cookie, and its arguments have names."""
     refused_cookie(TypeError, option, **{option: 1})
     with pytest.raises(TypeError, match="positional"):
         Cookie(60)  # type: ignore[call-arg]  # the mistake under test
 
 
+@row("O23")
 @pytest.mark.parametrize("option", ["resave", "save_uninitialized", "rolling", "proxy"])
 @pytest.mark.parametrize("got", [None, 0, 1, "false", "", []], ids=repr)
-def test_O23_switches_are_booleans(option: str, got: Any) -> None:
+def test_switches_are_booleans(option: str, got: Any) -> None:
     """``proxy="false"`` from an environment variable is true."""
     refused(TypeError, f"{option} must be True or False, not", repr(got), **{option: got})
 
 
+@row("O23")
 @pytest.mark.parametrize(
     ("got", "error"),
     [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("9", TypeError), (True, TypeError), (None, TypeError)],
 )
-def test_O23_max_bytes_is_a_positive_int(got: Any, error: type[Exception]) -> None:
+def test_max_bytes_is_a_positive_int(got: Any, error: type[Exception]) -> None:
     """0 would refuse every record."""
     refused(error, "max_bytes must be", repr(got), max_bytes=got)
 
 
+@row("O23")
 @pytest.mark.parametrize("got", [None, "app", 5, [b""]], ids=repr)
-def test_O23_the_app_is_callable(got: Any) -> None:
+def test_the_app_is_callable(got: Any) -> None:
     """Else the first request would say so, far from the mistake."""
     with pytest.raises(TypeError, match=r"app must be a WSGI app.*" + re.escape(repr(got))):
         SessionMiddleware(got, secret=SECRET)
 
 
+@row("O23")
 @pytest.mark.parametrize("option", ["genid", "clock"])
 @pytest.mark.parametrize("got", [None, "uuid4", 5], ids=repr)
-def test_O23_a_function_is_callable(option: str, got: Any) -> None:
+def test_a_function_is_callable(option: str, got: Any) -> None:
     """``genid=uuid4()`` is a mistake easily made."""
     refused(TypeError, f"{option} must be callable, not", repr(got), **{option: got})
 
 
+@row("O23")
 @pytest.mark.parametrize("got", [None, "secure", {"secure": True}, Cookie], ids=repr)
-def test_O23_the_cookie_is_a_cookie_or_makes_one(got: Any) -> None:
+def test_the_cookie_is_a_cookie_or_makes_one(got: Any) -> None:
     """Express takes an object of options here; the class alone would be called with the environ."""
     refused(TypeError, "cookie must be a Cookie, or a callable", repr(got), cookie=got)
 
 
+@row("O23")
 @pytest.mark.parametrize("got", [None, {"secure": True}, "x"], ids=repr)
-def test_O23_what_a_callable_cookie_returns_is_checked(got: Any) -> None:
+def test_what_a_callable_cookie_returns_is_checked(got: Any) -> None:
     """With the type that it is."""
     with pytest.raises(TypeError, match=f"must return a Cookie, not {type(got).__name__}"):
         Browser(middleware(app, cookie=lambda environ: got)).get()
 
 
-def test_O23_a_cookie_is_immutable_and_hashable() -> None:
+@row("O23")
+def test_a_cookie_is_immutable_and_hashable() -> None:
     """Checked once is checked for good; and rendered once per configuration."""
     cookie = Cookie()
     with pytest.raises(AttributeError):
@@ -569,7 +619,8 @@ def test_O23_a_cookie_is_immutable_and_hashable() -> None:
     assert hash(cookie) == hash(Cookie())
 
 
-def test_O23_the_defaults_are_safe_and_warn_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+@row("O23")
+def test_the_defaults_are_safe_and_warn_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """Secure, HttpOnly and SameSite=Lax; host-only; until the browser closes."""
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")
@@ -577,7 +628,8 @@ def test_O23_the_defaults_are_safe_and_warn_of_nothing(caplog: pytest.LogCapture
     assert not caplog.records
 
 
-def test_O23_the_repr_of_a_middleware_shows_no_secret() -> None:
+@row("O23")
+def test_the_repr_of_a_middleware_shows_no_secret() -> None:
     """Nor of what it holds: tracebacks with locals are common."""
     shown = make()
     texts = [repr(shown), str(vars(shown)), str(vars(shown._lifecycle)), repr(Signer(SECRET)), repr(record)]

@@ -18,6 +18,7 @@ from minisession import MemoryStore, Session, SQLiteStore
 from minisession.stores.memory import FREED_PER_CALL
 
 from ..support.browser import Clock, SpyStore
+from ..support.rows import row
 from ..support.site import Site, data, put
 from ..support.tools import need_module
 
@@ -56,6 +57,7 @@ def together(number: int, request: Callable[[int], Any]) -> None:
         list(pool.map(request, range(number)))
 
 
+@row("C1", "P8")
 def test_eight_threads_that_write_eight_keys_lose_none(site: Site) -> None:
     """Every one has loaded before any saves: the case in which the others lose seven of eight."""
     browser = site.browser()
@@ -76,6 +78,7 @@ def test_eight_threads_that_write_eight_keys_lose_none(site: Site) -> None:
     assert len(browser.visit(data)) == 1 + rounds * THREADS
 
 
+@row("C3")
 def test_eight_threads_count_exactly(site: Site) -> None:
     """`transact` runs again where another came in between."""
     browser = site.browser()
@@ -95,6 +98,7 @@ def test_eight_threads_count_exactly(site: Site) -> None:
     assert browser.visit(lambda session: session["n"]) == THREADS * each
 
 
+@row("C2", "P5")
 def test_a_logout_is_never_undone_by_a_slow_writer(site: Site) -> None:
     """30 of 30 stay logged out, whichever cookie is tried; the writer was in flight during the logout."""
     revived = 0
@@ -123,6 +127,7 @@ def test_a_logout_is_never_undone_by_a_slow_writer(site: Site) -> None:
     assert live(site) == 0
 
 
+@row("C7", "P4")
 def test_a_planted_id_is_worth_nothing_after_the_login(site: Site) -> None:
     """Session fixation: whoever planted the id must not follow the user in."""
     attacker = site.browser()
@@ -138,6 +143,7 @@ def test_a_planted_id_is_worth_nothing_after_the_login(site: Site) -> None:
     assert victim.visit(data) == {}
 
 
+@row("C13", "P9")
 def test_a_login_is_visible_to_the_very_next_request(site: Site) -> None:
     """The store is written before the headers leave, so no browser can be faster than its session."""
     browser = site.browser()
@@ -157,6 +163,7 @@ def test_a_login_is_visible_to_the_very_next_request(site: Site) -> None:
     assert browser.visit(lambda session: session.user) == "ada"
 
 
+@row("C14")
 def test_threads_of_one_request_share_its_session(site: Site) -> None:
     """Also where they look at it first at the same time."""
     browser = site.browser()
@@ -176,6 +183,7 @@ def test_threads_of_one_request_share_its_session(site: Site) -> None:
     assert len(browser.visit(data)) == 1 + THREADS
 
 
+@row("T7")
 def test_a_hundred_thousand_expired_sessions_are_gone_a_thousand_requests_later() -> None:
     """A few at every call: never a sweep."""
     clock = Clock()
@@ -213,6 +221,7 @@ class Counting:
         return call
 
 
+@row("P19")
 def test_two_visitors_never_share(site: Site) -> None:
     """The first thing to get right."""
     ada, bob = site.browser(), site.browser()
@@ -234,6 +243,7 @@ def test_a_shared_cache_never_gets_a_cookie() -> None:
     assert headers == [("no-store", "Cookie"), (None, "Cookie"), (None, None)]
 
 
+@row("T3")
 def test_a_flood_of_anonymous_visitors_leaves_the_users_logged_in() -> None:
     """A full store drops what is used least and has no user."""
     clock = Clock()

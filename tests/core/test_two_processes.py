@@ -11,6 +11,7 @@ import pytest
 from minisession import Session, SessionGone
 
 from ..support.other_process import Hold, OtherProcess, Page, open_shared
+from ..support.rows import row
 
 
 @pytest.fixture(scope="module", params=["sqlite", "redis"])
@@ -101,6 +102,7 @@ def new_session(server: OtherProcess, page: Page = log_in) -> str:
 # Stories
 
 
+@row("C1")
 def test_no_write_is_lost_when_both_have_loaded_before_either_saves(servers: Servers) -> None:
     cookie = new_session(servers[0])
     for turn in range(10):
@@ -115,6 +117,7 @@ def test_no_write_is_lost_when_both_have_loaded_before_either_saves(servers: Ser
     assert len(servers[0].visit(read, cookie).result) == 20
 
 
+@row("C1", "P8")
 def test_no_write_is_lost_when_both_write_as_fast_as_they_can(servers: Servers) -> None:
     cookie = new_session(servers[0])
     for server, name in zip(servers, "ab", strict=True):
@@ -124,6 +127,7 @@ def test_no_write_is_lost_when_both_write_as_fast_as_they_can(servers: Servers) 
     assert len(servers[0].visit(read, cookie).result) == 100
 
 
+@row("C3")
 def test_transact_counts_exactly(servers: Servers) -> None:
     cookie = new_session(servers[0])
     for server in servers:
@@ -133,6 +137,7 @@ def test_transact_counts_exactly(servers: Servers) -> None:
     assert servers[1].visit(read, cookie).result == {"n": 200}
 
 
+@row("C2", "P5")
 @pytest.mark.parametrize("ending", [log_out, log_in, renew])
 @pytest.mark.parametrize("late", [held_put, held_renew, "save", "touch", "transact", "reload"])
 def test_a_session_that_one_has_ended_is_not_revived_by_the_other(
@@ -160,6 +165,7 @@ def test_a_session_that_one_has_ended_is_not_revived_by_the_other(
     store.close()
 
 
+@row("C6")
 def test_of_two_new_ids_at_once_one_inherits(servers: Servers, url: str) -> None:
     store = open_shared(url)
     for _ in range(10):
@@ -177,6 +183,7 @@ def test_of_two_new_ids_at_once_one_inherits(servers: Servers, url: str) -> None
     store.close()
 
 
+@row("C13")
 def test_a_login_and_a_logout_hold_for_the_other_at_once(servers: Servers) -> None:
     for turn in range(10):
         one, other = servers if turn % 2 else servers[::-1]

@@ -1,4 +1,4 @@
-"""docs/security.md and docs/security-rows.md: complete, and every test that they name is there."""
+"""docs/security.md and docs/security-rows.md: complete, and they name the tests that are marked with their rows."""
 
 from __future__ import annotations
 
@@ -53,14 +53,30 @@ def named(text: str) -> list[tuple[str, str]]:
     return TEST.findall(text)
 
 
+def ids(row: str) -> set[str]:
+    """Return the ids that a row of a page stands for: O1 to O6, where it says O1-O6."""
+    first, _, last = row.partition("-")
+    return {f"{first[0]}{number}" for number in range(int(first[1:]), int(last[1:] or first[1:]) + 1)}
+
+
 @cache
-def functions_of(path: str) -> set[str]:
+def functions_of(path: str) -> dict[str, set[str]]:
+    """Return a file's functions, with the rows that they are marked with."""
     tree = ast.parse((ROOT / path).read_text())
     functions = [("", node) for node in tree.body]
     functions += [
         (f"{node.name}.", inner) for node in tree.body if isinstance(node, ast.ClassDef) for inner in node.body
     ]
-    return {prefix + node.name for prefix, node in functions if isinstance(node, ast.FunctionDef)}
+    return {prefix + node.name: marks(node) for prefix, node in functions if isinstance(node, ast.FunctionDef)}
+
+
+def marks(function: ast.FunctionDef) -> set[str]:
+    return {
+        ast.literal_eval(argument)
+        for node in function.decorator_list
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "row"
+        for argument in node.args
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -89,6 +105,22 @@ def test_every_row_has_its_test_or_a_reason() -> None:
                 assert reason
                 without.setdefault(why, set()).add(f"{title} {id}")
     assert without == WITHOUT_TEST
+
+
+def test_a_row_names_the_tests_that_are_marked_with_it() -> None:
+    """And no others, but for ``StoreContract``'s, which are for the stores of other packages as well."""
+    tables = [table(part) for part in (sections(PROMISES)["What is promised"], *sections(ROWS).values())]
+    rows = [(row, proof) for rows in tables for row, (_, proof) in rows.items()]
+    row_of = {id: row for row, _ in rows for id in ids(row)}
+    linked = {(row, *test) for row, proof in rows for test in named(proof) if test[1].startswith("tests/")}
+
+    marked = set()
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        path = file.relative_to(ROOT).as_posix()
+        marked |= {(row_of.get(id, id), name, path) for name, found in functions_of(path).items() for id in found}
+
+    assert linked - marked == set()
+    assert marked - linked == set()
 
 
 def test_every_requirement_of_asvs_is_met_or_said_to_be_the_apps() -> None:

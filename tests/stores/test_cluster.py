@@ -13,6 +13,7 @@ from itertools import cycle
 import pytest
 
 from ..support.redis_cluster import RedisCluster, redis_cluster, wait_until
+from ..support.rows import row
 from ..support.serving import waitress_process
 
 USERS = 8
@@ -81,6 +82,7 @@ def ports(cluster: RedisCluster) -> Iterator[list[int]]:
         ]
 
 
+@row("C13")
 def test_who_logs_in_at_one_process_is_logged_in_at_the_other(ports: list[int]) -> None:
     """And what one counts, the other goes on counting."""
     user = User("ada", ports)
@@ -90,6 +92,7 @@ def test_who_logs_in_at_one_process_is_logged_in_at_the_other(ports: list[int]) 
     assert (user.visits, user.strange) == (10, [])
 
 
+@row("S7", "S8")
 def test_a_master_that_is_killed_takes_nobody_along(
     cluster: RedisCluster, ports: list[int], count: Callable[[str], None]
 ) -> None:

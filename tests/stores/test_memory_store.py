@@ -25,6 +25,7 @@ from minisession.stores.memory import FREED_PER_CALL, SHARD_SIZE
 
 from ..support.browser import Clock
 from ..support.memory_store import entries, ordered, parts, sound, steps, watched
+from ..support.rows import row
 
 HOUR = 3600.0
 
@@ -154,6 +155,7 @@ class TestExpiry:
             assert store.load("id") is None
         assert len(store) == 0
 
+    @row("T7")
     def test_a_touched_session_outlives_those_it_came_with(self, store: MemoryStore, clock: Clock) -> None:
         """Its place in the order may lag behind, and must not end it."""
         for n in range(85):
@@ -210,6 +212,7 @@ class TestExpiry:
         store.purge()
         assert (list(store.ids()), list(store.ids("ann")), len(store)) == (["1995"], [], 1)
 
+    @row("T1")
     def test_a_clock_that_jumps_back_ends_no_session(self, store: MemoryStore, clock: Clock) -> None:
         store.create("a", b"data", clock() + HOUR)
         clock.advance(-24 * HOUR)
@@ -400,6 +403,7 @@ class TestEviction:
             assert store.load(id) is None
         sound(store)
 
+    @row("T3")
     def test_a_login_in_a_full_store_keeps_what_it_logs_in(self, clock: Clock) -> None:
         """`regenerate` gives a session another id: neither that nor the new one is in the way."""
         store = full(clock, ("a", None), *((f"{n}", f"user {n}") for n in range(10)))
@@ -441,6 +445,7 @@ class TestShare:
         store.create("anonymous", b"data", clock() + 1)
         return store
 
+    @row("P20")
     @pytest.mark.parametrize(
         "joins",
         [
@@ -459,6 +464,7 @@ class TestShare:
         assert at_share.load("1") is None
         assert at_share.load("0")
 
+    @row("T3")
     @pytest.mark.parametrize(
         "stays",
         [
@@ -531,6 +537,7 @@ class TestBytes:
         assert store.rotate("c", b"x" * 20, "f", b"z" * 20, inf, "bob", inherits=True)
         assert listed(store) == [*"abdef"]
 
+    @row("T3")
     @pytest.mark.parametrize(
         ("grows", "left"),
         [
@@ -572,6 +579,7 @@ class TestBytes:
         assert store.create("new", b"y" * 60, inf)
         assert listed(store) == ["d", "e", "new"]
 
+    @row("P20")
     def test_anonymous_sessions_make_room_before_those_of_users(self, store: MemoryStore, clock: Clock) -> None:
         store.touch("e", b"x" * 20, clock() + 9 * HOUR)
         assert store.create("new", b"y" * 30, inf)
@@ -737,6 +745,7 @@ class TestCost:
             store.load("absent")
             assert len(store) == 999 - n
 
+    @row("T3")
     @pytest.mark.parametrize("size", [10, 1000])
     @pytest.mark.parametrize(
         "flood", ["logins that log out", "waves", "regenerate", "eviction", "touch", "short lives"]

@@ -13,6 +13,7 @@ from minisession.stores.base import TOMBSTONE
 
 from ..support.browser import Clock
 from ..support.memory_store import entries, interrupt, sound
+from ..support.rows import row
 
 SHARE = 6
 SESSIONS = 18
@@ -117,6 +118,7 @@ CHANGED = ("new", "13", "12", "11", "10", "9", "3", "7")
 COUNTED: list[int] = []
 
 
+@row("T8")
 @pytest.mark.parametrize(("state", "verb"), CASES)
 def test_what_is_interrupted_is_done_or_not_and_the_store_works(
     state: Callable[[Clock], MemoryStore], verb: str, count: Callable[[str], None]
@@ -184,6 +186,7 @@ def everything(store: MemoryStore) -> list[str]:
     return [id for records in store._records for id in records]
 
 
+@row("T8")
 @pytest.mark.parametrize("state", [state for state in STATES if state not in (empty, some, expired)])
 def test_an_interrupted_rotation_leaves_one_session_or_the_other(state: Callable[[Clock], MemoryStore]) -> None:
     """Not both, of which one would be in nobody's hands; and not none."""

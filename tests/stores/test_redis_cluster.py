@@ -26,6 +26,7 @@ from redis.exceptions import MovedError  # isort: skip
 from minisession.stores.redis import RedisStore  # isort: skip
 from minisession.stores.redis_deadline import PatientSocket  # isort: skip
 from minisession.stores.redis_node import Line  # isort: skip
+from ..support.rows import row
 
 LIMIT = 1.0  # seconds that a node which is gone costs a request
 SLACK = 1.0  # seconds for a machine that is busy with other things
@@ -145,7 +146,8 @@ def test_a_process_killed_between_index_and_record_leaves_an_entry_that_goes(
     assert (list(store.ids(user)), client.zrange(key, 0, -1)) == ([], [])
 
 
-def test_F9_a_key_of_another_type_is_a_new_session_and_left_alone(cluster: Cluster) -> None:
+@row("F9")
+def test_a_key_of_another_type_is_a_new_session_and_left_alone(cluster: Cluster) -> None:
     """Also where the list of a user's sessions names it, from another node."""
     store, user = RedisStore(cluster.url), user_on(0)
     site = Site(store=store, clock=time.time)
@@ -174,6 +176,7 @@ class TestMovingSlots:
             node.client.execute_command("CLUSTER SETSLOT", slot, "STABLE")
         cluster.give(slot, 0)
 
+    @row("S8")
     def test_a_key_that_has_moved_is_found_and_from_then_on_at_once(
         self, cluster: Cluster, store: RedisStore, slot: int, trips: list[int]
     ) -> None:
@@ -195,6 +198,7 @@ class TestMovingSlots:
             store.load(id)
         assert cluster.nodes[1].client.get(f"sess:{id}") == b"new"
 
+    @row("S8")
     def test_a_key_that_is_moving_is_found_on_either_side(
         self, cluster: Cluster, store: RedisStore, slot: int, trips: list[int]
     ) -> None:
@@ -214,6 +218,7 @@ class TestMovingSlots:
         assert store.create(id, b"new", inf)
         assert (first.keys(), cluster.nodes[0].port in trips) == ([], True)
 
+    @row("S8")
     def test_nothing_is_done_twice_where_one_of_two_commands_has_moved(
         self, cluster: Cluster, store: RedisStore, slot: int
     ) -> None:
@@ -223,6 +228,7 @@ class TestMovingSlots:
         assert store.create(id_on(0, "another "), b"data", inf, user)
         assert list(store.ids(user)) == [id_on(0, "another ")]
 
+    @row("S8")
     def test_a_key_that_is_sent_from_node_to_node_is_an_outage(
         self, cluster: Cluster, store: RedisStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -235,6 +241,7 @@ class TestMovingSlots:
             with pytest.raises(StoreUnavailable, match="being moved"):
                 store.load("id")
 
+    @row("S8")
     def test_a_slot_that_no_node_has_is_an_outage_of_its_keys_alone(
         self, cluster: Cluster, store: RedisStore, slot: int
     ) -> None:
@@ -250,6 +257,7 @@ class TestMovingSlots:
 
 
 class TestANodeThatIsGone:
+    @row("S8")
     def test_it_fails_its_own_keys_soon_then_at_once_and_no_others(self, cluster: Cluster, store: RedisStore) -> None:
         ids = [id_on(number) for number in range(3)]
         for id in ids:
@@ -268,6 +276,7 @@ class TestANodeThatIsGone:
             assert time.monotonic() - begin < LIMIT + SLACK
             time.sleep(0.01)
 
+    @row("S8")
     def test_a_request_waits_for_one_node_at_most(self, cluster: Cluster) -> None:
         """Not for those, too, that might know who has taken the keys over."""
         store = RedisStore(cluster.url)
@@ -312,6 +321,7 @@ class TestANodeThatIsGone:
             assert time.monotonic() < until
         store.close()
 
+    @row("S8")
     def test_a_killed_node_fails_its_own_keys(self, cluster: Cluster, store: RedisStore) -> None:
         """The last test: it does not come back."""
         cluster.nodes[2].kill()

@@ -35,6 +35,7 @@ from minisession.stores.redis import RedisStore  # isort: skip
 from minisession.stores.redis_deadline import PatientSocket  # isort: skip
 from minisession.stores.redis_url import SILENT  # isort: skip
 from minisession.stores.redis_gate import PATIENCE, PAUSE  # isort: skip
+from ..support.rows import row
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -65,7 +66,8 @@ def fails(store: RedisStore, id: str = "id") -> float:
 
 
 class TestHangs:
-    def test_S2_a_hung_redis_costs_one_call_its_limits_and_the_others_nothing(self, server: RedisServer) -> None:
+    @row("S2", "P18")
+    def test_a_hung_redis_costs_one_call_its_limits_and_the_others_nothing(self, server: RedisServer) -> None:
         monotonic = Clock()
         store = RedisStore(server.url, read_timeout=0.1, monotonic=monotonic)
         store.create("id", b"data", inf)
@@ -84,7 +86,8 @@ class TestHangs:
             assert store.load("id") is not None
         store.close()
 
-    def test_S2_while_one_call_tries_again_the_others_go_on_failing_at_once(self, server: RedisServer) -> None:
+    @row("S2")
+    def test_while_one_call_tries_again_the_others_go_on_failing_at_once(self, server: RedisServer) -> None:
         monotonic = Clock()
         store = RedisStore(server.url, read_timeout=0.2, monotonic=monotonic)
         server.pause()
@@ -99,9 +102,8 @@ class TestHangs:
         assert took[-2] < 0.1
         store.close()
 
-    def test_S2_a_call_that_never_came_back_to_say_so_does_not_close_the_store_for_ever(
-        self, server: RedisServer
-    ) -> None:
+    @row("S2")
+    def test_a_call_that_never_came_back_to_say_so_does_not_close_the_store_for_ever(self, server: RedisServer) -> None:
         """A worker that was killed while it tried."""
         monotonic = Clock()
         store = RedisStore(server.url, read_timeout=0.05, monotonic=monotonic)
@@ -116,6 +118,7 @@ class TestHangs:
         assert store.load("id") is None
         store.close()
 
+    @row("S1")
     def test_a_redis_that_refuses_connections_is_asked_every_time(self, server: RedisServer) -> None:
         """It costs nothing, and the first call after its return succeeds."""
         with redis_server() as other:
@@ -127,6 +130,7 @@ class TestHangs:
             assert store.load("id") is None
             store.close()
 
+    @row("S1")
     def test_a_hung_redis_that_is_killed_and_started_is_back_at_the_next_call(self) -> None:
         monotonic = Clock()
         with redis_server() as server:
@@ -164,8 +168,9 @@ class TestHangs:
         assert len(ours) == 8
         store.close()
 
+    @row("T2")
     def test_all_connections_in_use_is_an_outage_soon_and_no_breaker(self, server: RedisServer) -> None:
-        """T2: threads that outnumber the connections wait a little, and fail without closing the store."""
+        """Threads that outnumber the connections wait a little, and fail without closing the store."""
         with Wire(server.port) as wire:
             store = RedisStore(wire.url, max_connections=1, pool_timeout=0.05, read_timeout=5)
             asked, answer = threading.Event(), threading.Event()
@@ -186,6 +191,7 @@ class TestHangs:
             assert wire.connections == 1
             store.close()
 
+    @row("S3")
     @pytest.mark.parametrize("length", [0, 1, 20, 406])
     def test_an_answer_that_breaks_off_is_an_outage_and_the_next_call_connects_anew(
         self, server: RedisServer, length: int
@@ -236,8 +242,9 @@ class TestHangs:
                 server.go_on()
 
 
+@row("S3", "P19")
 @pytest.mark.parametrize("given", ["URL", "client"])
-def test_S3_an_answer_that_comes_too_late_is_nobody_elses(
+def test_an_answer_that_comes_too_late_is_nobody_elses(
     server: RedisServer, given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each user's record holds their own name, and every third answer or so comes after its reader has gone."""
@@ -273,7 +280,8 @@ def test_S3_an_answer_that_comes_too_late_is_nobody_elses(
         store.close()
 
 
-def test_S3_a_request_that_is_interrupted_between_two_answers_leaves_none_behind(
+@row("S3", "T8")
+def test_a_request_that_is_interrupted_between_two_answers_leaves_none_behind(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C, or a server's own time limit that is raised inside the worker."""
@@ -297,7 +305,8 @@ def test_S3_a_request_that_is_interrupted_between_two_answers_leaves_none_behind
         assert stored.data == b"b"
 
 
-def test_S11_processes_forked_from_one_that_is_connected_do_not_share_its_connection(server: RedisServer) -> None:
+@row("S11", "P19")
+def test_processes_forked_from_one_that_is_connected_do_not_share_its_connection(server: RedisServer) -> None:
     """Servers that fork their workers after the app was loaded, and used."""
     code = """
 import os, sys, threading, time
@@ -331,7 +340,8 @@ assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0, 0]
     subprocess.run([sys.executable, "-c", code, server.url], check=True, timeout=60)
 
 
-def test_C10_no_touch_brings_back_what_was_deleted(server: RedisServer) -> None:
+@row("C10")
+def test_no_touch_brings_back_what_was_deleted(server: RedisServer) -> None:
     store = RedisStore(server.url)
     with ThreadPoolExecutor(3) as threads:
         for turn in range(300):
@@ -397,7 +407,8 @@ def user(session: Session) -> str | None:
     return session.user
 
 
-def test_S7_what_a_failover_loses_is_lost_and_the_old_master_wins_nothing_back() -> None:
+@row("S7", "P19")
+def test_what_a_failover_loses_is_lost_and_the_old_master_wins_nothing_back() -> None:
     """Redis acknowledges before it replicates: a logout can be undone, a write, a login.  No more than that.
 
     The old master is not dead but cut off, and one server goes on with it, until it becomes a replica.
@@ -444,7 +455,8 @@ def test_S7_what_a_failover_loses_is_lost_and_the_old_master_wins_nothing_back()
         new.close()
 
 
-def test_S7_a_master_that_must_have_a_replica_acknowledges_nothing_for_long_without_one() -> None:
+@row("S7")
+def test_a_master_that_must_have_a_replica_acknowledges_nothing_for_long_without_one() -> None:
     """With ``min-replicas-to-write`` a failover loses no more than the last moments; reading goes on."""
     options = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "2")
     with replicated(*options) as (master, replica, wire):
@@ -564,7 +576,8 @@ def flushed(server: RedisServer) -> Iterator[None]:
     server.client.script_flush()
 
 
-def test_S1_S2_S4_S5_S6_a_site_goes_on_while_its_redis_has_troubles(
+@row("S1", "S2", "S4", "S5", "S6", "P18")
+def test_a_site_goes_on_while_its_redis_has_troubles(
     count: Callable[[str], None],
 ) -> None:
     """Eight visitors, 200 requests a second on four threads, and Redis is killed, hung, read-only, full, flushed."""

@@ -49,6 +49,7 @@ from redis.crc import key_slot  # isort: skip
 from redis.sentinel import Sentinel  # isort: skip
 from minisession.stores import redis_listing as module  # isort: skip
 from minisession.stores.redis import RedisStore  # isort: skip
+from ..support.rows import row
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -150,6 +151,7 @@ class TestConnectRedisLayout:
         assert store.replace("id", b"data", b"new", clock() + HOUR)
         assert server.client.get("sess:id") == b"new"
 
+    @row("F9")
     def test_a_key_without_ttl_has_no_limit_until_it_is_given_one(
         self, store: RedisStore, server: RedisServer, clock: Clock
     ) -> None:
@@ -215,6 +217,7 @@ class TestConnectRedisLayout:
         assert store.heir(id) == "new"
         store.close()
 
+    @row("T1")
     @pytest.mark.parametrize("skew", [-DAY, DAY])
     def test_redis_clock_need_not_be_ours(self, server: RedisServer, skew: float) -> None:
         store = RedisStore(server.url, clock=lambda: time.time() + skew)
@@ -224,7 +227,8 @@ class TestConnectRedisLayout:
         assert list(store.ids("ann")) == ["id"]
         store.close()
 
-    def test_S9_every_write_sends_a_ttl_from_a_millisecond_to_ten_years(
+    @row("S9")
+    def test_every_write_sends_a_ttl_from_a_millisecond_to_ten_years(
         self, store: RedisStore, server: RedisServer, clock: Clock
     ) -> None:
         """``PX 0`` is an error, ``PEXPIRE -1`` a deletion, and a key without TTL stays for ever."""
@@ -256,6 +260,7 @@ class TestConnectRedisLayout:
         assert (min(ttls), max(ttls)) == (1, TEN_YEARS * 1000)
         assert 60500 in ttls
 
+    @row("S9")
     def test_what_expires_now_is_deleted_if_it_is_what_was_seen(
         self, store: RedisStore, server: RedisServer, clock: Clock
     ) -> None:
@@ -269,6 +274,7 @@ class TestConnectRedisLayout:
         assert store.create("id", b"new", clock() - HOUR)
         assert not server.client.exists("sess:id")
 
+    @row("C2", "C4")
     def test_apps_with_different_prefixes_do_not_see_each_other(
         self, store: RedisStore, server: RedisServer, clock: Clock
     ) -> None:
@@ -285,6 +291,7 @@ class TestConnectRedisLayout:
         for other in others:
             other.close()
 
+    @row("F9")
     def test_other_peoples_keys_under_our_prefix_are_left_alone(
         self, store: RedisStore, server: RedisServer, clock: Clock
     ) -> None:
@@ -296,6 +303,7 @@ class TestConnectRedisLayout:
         store.clear()
         assert server.client.hgetall("sess:hash") == {b"field": b"value"}
 
+    @row("F9")
     def test_a_users_index_that_is_not_ours_is_an_outage_of_that_users_logins(
         self, store: RedisStore, server: RedisServer, clock: Clock
     ) -> None:
@@ -325,8 +333,9 @@ OTHERS: dict[str, Callable[[Any, str], object]] = {
 }
 
 
+@row("F9")
 @pytest.mark.parametrize("put_other", OTHERS.values(), ids=OTHERS)
-def test_F9_a_key_of_another_type_is_no_session_and_left_alone(
+def test_a_key_of_another_type_is_no_session_and_left_alone(
     server: RedisServer, store: RedisStore, clock: Clock, put_other: Callable[[Any, str], object]
 ) -> None:
     """Absent to `load`, taken to `create`, and to the other verbs not what was seen."""
@@ -347,7 +356,8 @@ def test_F9_a_key_of_another_type_is_no_session_and_left_alone(
     assert (server.client.dump("sess:id"), server.client.ttl("sess:id")) == (as_it_was, -1)
 
 
-def test_F9_a_users_list_may_name_a_key_of_another_type(server: RedisServer, store: RedisStore, clock: Clock) -> None:
+@row("F9", "F10")
+def test_a_users_list_may_name_a_key_of_another_type(server: RedisServer, store: RedisStore, clock: Clock) -> None:
     """Or nobody could end this user's other sessions."""
     for id in ("live", "other"):
         store.create(id, b"data", clock() + HOUR, "ann")
@@ -377,6 +387,7 @@ class TestAUsersIndex:
         writes = [words[0] for words in commands if words[0] in ("ZADD", "SET") or words[:2] == ["PEXPIRE", "sess:id"]]
         assert writes == ["ZADD", "SET", "ZADD", "SET", "ZADD", "PEXPIRE"]
 
+    @row("C9")
     def test_a_process_killed_between_index_and_record_leaves_an_entry_that_goes(
         self, store: RedisStore, server: RedisServer, clock: Clock
     ) -> None:
@@ -402,6 +413,7 @@ class TestAUsersIndex:
         assert list(store.ids("ann")) == []
         assert index(server) == set()
 
+    @row("F10")
     def test_entries_are_pruned_when_their_record_is_gone_and_no_login_can_be_under_way(
         self, store: RedisStore, server: RedisServer, clock: Clock
     ) -> None:
@@ -419,6 +431,7 @@ class TestAUsersIndex:
         assert store.purge() == 1
         assert index(server) == {b"live"}
 
+    @row("C9")
     def test_a_login_that_overtakes_the_pruning_keeps_its_entry(
         self, store: RedisStore, server: RedisServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -463,6 +476,7 @@ class TestAUsersIndex:
         monkeypatch.setattr(store, "_live", fails)
         assert store.create("31", b"data", clock() + HOUR, "ann")
 
+    @row("F10")
     def test_thousands_of_sessions_are_listed_in_batches(
         self, store: RedisStore, server: RedisServer, clock: Clock
     ) -> None:
@@ -728,6 +742,7 @@ class TestArguments:
             with pytest.raises(TypeError, match=r"a URL, a redis\.Redis"):
                 RedisStore(wrong)  # type: ignore[arg-type]
 
+    @row("O22")
     @pytest.mark.parametrize(
         "url",
         [
@@ -747,6 +762,7 @@ class TestArguments:
             RedisStore(url)
         assert "hunter2" not in "".join(traceback.format_exception(refused.value))
 
+    @row("O22")
     def test_an_option_that_redis_py_does_not_know_is_refused(self) -> None:
         with pytest.raises(TypeError, match="colour"):
             RedisStore("redis://localhost?colour=red")
@@ -801,6 +817,7 @@ class TestArguments:
         while any(client["name"] == "ours" for client in server.client.client_list()):
             assert time.monotonic() < until
 
+    @row("S7")
     def test_the_master_that_sentinel_names_will_do(self, server: RedisServer, tmp_path: Path) -> None:
         port = free_port()
         (tmp_path / "sentinel.conf").write_text(
@@ -825,7 +842,7 @@ class TestArguments:
             sentinel.kill()
             sentinel.wait()
 
-    def test_TLS(self, tmp_path: Path) -> None:
+    def test_tls_verifies_the_certificate(self, tmp_path: Path) -> None:
         key, cert = f"{tmp_path}/key", f"{tmp_path}/cert"
         subprocess.run(
             [
@@ -973,6 +990,7 @@ DELETES = (lambda store: store.delete("id"),)
 
 
 class TestRefusals:
+    @row("S4")
     @pytest.mark.parametrize(
         ("trouble", "verbs"),
         [
@@ -985,7 +1003,7 @@ class TestRefusals:
             (busy, (*READS, *WRITES, *DELETES)),
         ],
     )
-    def test_S4_a_refusal_is_an_outage_nothing_is_stored_and_it_ends_by_itself(
+    def test_a_refusal_is_an_outage_nothing_is_stored_and_it_ends_by_itself(
         self,
         store: RedisStore,
         server: RedisServer,
@@ -1004,14 +1022,16 @@ class TestRefusals:
         assert stored.data == b"data"
         assert store.replace("id", b"data", b"new", inf, "ann")
 
-    def test_S4_a_wrong_password_is_an_outage(self, server: RedisServer) -> None:
+    @row("S4")
+    def test_a_wrong_password_is_an_outage(self, server: RedisServer) -> None:
         store = RedisStore(f"redis://ann:hunter2@127.0.0.1:{server.port}")
         with pytest.raises(StoreUnavailable, match="invalid username-password") as refused:
             store.load("id")
         assert "hunter2" not in "".join(traceback.format_exception(refused.value))
         store.close()
 
-    def test_S4_a_redis_that_is_loading_is_an_outage(self) -> None:
+    @row("S4")
+    def test_a_redis_that_is_loading_is_an_outage(self) -> None:
         with redis_server() as server:
             store = RedisStore(server.url)
             for number in range(200):
@@ -1032,7 +1052,8 @@ class TestRefusals:
             assert "gone" not in refusals
             store.close()
 
-    def test_S4_a_redis_that_cannot_write_its_file_is_an_outage(self) -> None:
+    @row("S4")
+    def test_a_redis_that_cannot_write_its_file_is_an_outage(self) -> None:
         """MISCONF: a full disk, as a rule.  Reading goes on."""
         with redis_server("--save", "3600 1000000") as server:
             store = RedisStore(server.url)
@@ -1052,13 +1073,15 @@ class TestRefusals:
             assert stored.data == b"data"
             store.close()
 
-    def test_S4_a_cluster_is_told_from_a_node(self) -> None:
+    @row("S4")
+    def test_a_cluster_is_told_from_a_node(self) -> None:
         with redis_server("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
             store = RedisStore(server.url)
             with pytest.raises(StoreUnavailable, match="Hash slot not served"):
                 store.load("id")
             store.close()
 
+    @row("S7")
     def test_after_a_failover_a_new_connection_is_made(self, server: RedisServer) -> None:
         """An address that names the new master now, and connections that still lead to the old one."""
         with redis_server() as other, Wire(server.port) as wire:
@@ -1080,7 +1103,8 @@ class TestRefusals:
             assert "s3cret" not in "".join(traceback.format_exception(refused.value))
             store.close()
 
-    def test_S5_scripts_may_be_flushed_between_any_two_calls(
+    @row("S5")
+    def test_scripts_may_be_flushed_between_any_two_calls(
         self, store: RedisStore, server: RedisServer, clock: Clock
     ) -> None:
         at = clock() + HOUR
@@ -1099,7 +1123,8 @@ class TestRefusals:
                 assert call()
             assert commands["trips"] <= 3  # ids() asks for the time, and looks at the index, then at the records
 
-    def test_S6_when_memory_is_full_logging_out_works_and_saving_fails_cleanly(
+    @row("S6")
+    def test_when_memory_is_full_logging_out_works_and_saving_fails_cleanly(
         self, store: RedisStore, server: RedisServer, clock: Clock
     ) -> None:
         at = clock() + HOUR
@@ -1204,9 +1229,10 @@ NONSENSE = [
 ]
 
 
+@row("S10")
 @pytest.mark.parametrize("hang_up", [True, False], ids=["hangs up", "waits"])
 @pytest.mark.parametrize("answer", NONSENSE, ids=lambda answer: repr(answer[:40]))
-def test_S10_nonsense_is_an_outage_and_nothing_else(answer: bytes, hang_up: bool) -> None:
+def test_nonsense_is_an_outage_and_nothing_else(answer: bytes, hang_up: bool) -> None:
     for size in (len(answer) + 1, 1) if len(answer) < 100 else (len(answer) + 1,):
         with Impostor(answer, size, hang_up=hang_up) as impostor:
             store = RedisStore(impostor.url, read_timeout=0.02)
@@ -1216,6 +1242,7 @@ def test_S10_nonsense_is_an_outage_and_nothing_else(answer: bytes, hang_up: bool
             store.close()
 
 
+@row("S10")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -1228,7 +1255,7 @@ def test_S10_nonsense_is_an_outage_and_nothing_else(answer: bytes, hang_up: bool
         b"*2\r\n$1\r\n0\r\n*1\r\n:1\r\n",
     ],
 )
-def test_S10_nonsense_acknowledges_nothing(answer: bytes) -> None:
+def test_nonsense_acknowledges_nothing(answer: bytes) -> None:
     """Answers of other commands: nothing is taken for stored, and what lists sessions fails as what loads them does."""
     verbs: list[Callable[[RedisStore], object]] = [
         lambda store: store.create(SECRET_ID, b"data", inf) and "created",

@@ -41,6 +41,7 @@ from minisession.stores.sqlite import BATCH, FREED_PER_CREATE, SQLiteStore
 from minisession.stores.sqlite_file import SQLiteFile
 
 from ..support.browser import Clock
+from ..support.rows import row
 from ..support.site import Site, data, put
 
 HOUR = 3600.0
@@ -121,6 +122,7 @@ class TestVerbs:
         assert store.touch("id", b"data", 5e-324)
         assert store.load("id") is None
 
+    @row("C1", "P12")
     @pytest.mark.parametrize(
         "text",
         [
@@ -129,7 +131,7 @@ class TestVerbs:
         ],
     )
     def test_any_text_is_an_id_and_a_user_of_its_own(self, store: SQLiteStore, text: str) -> None:
-        """C1: no byte can be SQL, and what looks alike is not the same."""
+        """No byte can be SQL, and what looks alike is not the same."""
         for other in ("a", "7.", "E", ""):
             store.create(f"{other}.", b"other", inf, f"{other}.")
         assert store.create(text, text.encode(), inf, text)
@@ -309,6 +311,7 @@ class TestExpiry:
         store.create("very last", b"data", clock() + HOUR)
         assert rows(path) == 13
 
+    @row("T7")
     def test_purge_frees_all_and_lets_others_in_between(
         self, store: SQLiteStore, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -357,8 +360,9 @@ class TestExpiry:
         assert len(pauses) == 2
         assert sorted(store.ids()) == ["new 1", "new 2"]
 
+    @row("T7")
     def test_cleaning_up_does_not_take_a_session_that_was_touched_just_before(self, path: Path, clock: Clock) -> None:
-        """T7: also where the clocks of two processes differ, and one of them has seen it expire."""
+        """Also where the clocks of two processes differ, and one of them has seen it expire."""
         store = SQLiteStore(path, clock=clock)
         expiry = clock() + 10
         store.create("id", b"data", expiry)
@@ -373,8 +377,9 @@ class TestExpiry:
 
 
 class TestFile:
+    @row("Q6")
     @pytest.mark.parametrize("mask", [0o022, 0o000, 0o077])
-    def test_Q6_only_the_owner_can_read_it_whatever_the_umask(self, path: Path, mask: int) -> None:
+    def test_only_the_owner_can_read_it_whatever_the_umask(self, path: Path, mask: int) -> None:
         before = os.umask(mask)
         try:
             store = SQLiteStore(path)
@@ -386,6 +391,7 @@ class TestFile:
         finally:
             os.umask(before)
 
+    @row("Q6")
     def test_the_rights_of_a_file_that_exists_are_kept_and_remarked_on(self, path: Path) -> None:
         SQLiteStore(path)
         path.chmod(0o644)
@@ -395,6 +401,7 @@ class TestFile:
         SQLiteStore(path)
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
 
+    @row("P5")
     def test_sessions_outlive_the_store(self, path: Path) -> None:
         store = SQLiteStore(path)
         store.create("id", b"data", inf, "ann")
@@ -419,8 +426,9 @@ class TestFile:
         del store
         assert open_files() == before
 
+    @row("Q7")
     @pytest.mark.parametrize(("synchronous", "level"), [({}, 2), ({"synchronous": "NORMAL"}, 1)])
-    def test_Q7_the_disk_is_waited_for_unless_told_otherwise(self, path: Path, synchronous: Any, level: int) -> None:
+    def test_the_disk_is_waited_for_unless_told_otherwise(self, path: Path, synchronous: Any, level: int) -> None:
         seen = SQLiteStore(path, **synchronous)._file.read(lambda db: db.execute("PRAGMA synchronous").fetchall())
         assert seen == [(level,)]
 
@@ -443,6 +451,7 @@ class TestFile:
             assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
         assert len(list(tmp_path.iterdir())) == 6
 
+    @row("O22")
     @pytest.mark.parametrize(
         ("path", "error", "named"),
         [
@@ -486,6 +495,7 @@ class TestFile:
             SQLiteStore(path, **options)
         assert not path.exists()
 
+    @row("F9")
     @pytest.mark.parametrize(
         ("statements", "named"),
         [
@@ -506,15 +516,17 @@ class TestFile:
             SQLiteStore(path)
         assert path.read_bytes() == before
 
+    @row("Q5")
     @pytest.mark.parametrize("content", [b"not a database" * 100, b"{}", b"\0" * 4096])
-    def test_Q5_a_file_that_is_no_database_is_refused_and_left_as_it_was(self, path: Path, content: bytes) -> None:
+    def test_a_file_that_is_not_a_database_is_refused_and_left_as_it_was(self, path: Path, content: bytes) -> None:
         path.write_bytes(content)
         with pytest.raises(ValueError, match="file is not a database"):
             SQLiteStore(path)
         assert path.read_bytes() == content
 
+    @row("Q5")
     @pytest.mark.parametrize("locked_out", ["file", "folder", "both"])
-    def test_Q5_what_cannot_be_written_is_refused_at_once(self, locked_out: str) -> None:
+    def test_what_cannot_be_written_is_refused_at_once(self, locked_out: str) -> None:
         """And not at the first login."""
         with tempfile.TemporaryDirectory() as folder, another_user(folder):
             path = Path(folder, "sessions.db")
@@ -560,8 +572,9 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 class TestTrouble:
+    @row("Q1", "P18")
     @pytest.mark.parametrize("timeout", [{"timeout": 0.05}, {}])
-    def test_Q1_a_locked_database_costs_a_second_at_most_and_readers_nothing(self, path: Path, timeout: Any) -> None:
+    def test_a_locked_database_costs_a_second_at_most_and_readers_nothing(self, path: Path, timeout: Any) -> None:
         store = SQLiteStore(path, **timeout)
         store.create("id", b"data", LATER)
         with sql(path) as other:
@@ -575,7 +588,8 @@ class TestTrouble:
             other.execute("COMMIT")
         assert store.replace("id", b"data", b"new", LATER)
 
-    def test_Q1_a_page_that_only_reads_works_while_the_database_is_locked(self, path: Path, clock: Clock) -> None:
+    @row("Q1")
+    def test_a_page_that_only_reads_works_while_the_database_is_locked(self, path: Path, clock: Clock) -> None:
         site = Site(store=SQLiteStore(path, timeout=0, clock=clock), clock=clock)
         browser = site.browser()
         browser.visit(put("k", 1))
@@ -588,7 +602,8 @@ class TestTrouble:
         browser.visit(put("k", 3))
         assert browser.visit(data) == {"k": 3}
 
-    def test_Q2_a_writer_that_was_overtaken_waits_and_does_not_fail(self, path: Path) -> None:
+    @row("Q2")
+    def test_a_writer_that_was_overtaken_waits_and_does_not_fail(self, path: Path) -> None:
         """8 writers; a transaction that reads before it locks would be refused without waiting."""
         store = SQLiteStore(path, timeout=30)
 
@@ -604,7 +619,8 @@ class TestTrouble:
             assert list(pool.map(write, range(8))) == [50] * 8
         assert len(list(store.ids())) == 8 * 13
 
-    def test_Q3_a_full_disk_is_reported_and_forgiven(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @row("Q3", "P18")
+    def test_a_full_disk_is_reported_and_forgiven(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         connect = SQLiteFile._connect
 
         def small(file: SQLiteFile, call: sqlite_file._Call) -> None:
@@ -620,7 +636,8 @@ class TestTrouble:
         monkeypatch.setattr(SQLiteFile, "_connect", small)
         self.fill_and_recover(store, make_room, "database or disk is full")
 
-    def test_Q3_a_file_that_may_not_grow_is_reported_and_forgiven(self, path: Path) -> None:
+    @row("Q3")
+    def test_a_file_that_may_not_grow_is_reported_and_forgiven(self, path: Path) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
         def limited() -> None:
@@ -632,7 +649,8 @@ class TestTrouble:
 
         assert ended_well(fork(limited))
 
-    def test_Q3_a_disk_that_is_full_is_reported_and_forgiven(self, tmp_path: Path) -> None:
+    @row("Q3")
+    def test_a_disk_that_is_full_is_reported_and_forgiven(self, tmp_path: Path) -> None:
         """A real one: a file system of 4 MB, which another program fills."""
         with small_disk(tmp_path / "disk") as disk:
             store = SQLiteStore(disk / "sessions.db")
@@ -660,6 +678,7 @@ class TestTrouble:
         assert store.create("new", b"data" * 1000, LATER)
         assert len(list(store.ids())) == stored + 2 - deleted
 
+    @row("Q5")
     @pytest.mark.parametrize(
         "damage",
         [
@@ -670,7 +689,7 @@ class TestTrouble:
             lambda content: b"",
         ],
     )
-    def test_Q5_a_damaged_file_is_reported_and_a_repaired_one_works(
+    def test_a_damaged_file_is_reported_and_a_repaired_one_works(
         self, path: Path, damage: Callable[[bytes], bytes]
     ) -> None:
         """Never as an absent session that could be created anew, and never by a repair of our own."""
@@ -687,14 +706,16 @@ class TestTrouble:
         assert store.load("7") is not None
         assert is_sound(path)
 
-    def test_Q5_an_empty_log_is_no_harm(self, path: Path) -> None:
+    @row("Q5")
+    def test_an_empty_log_is_no_harm(self, path: Path) -> None:
         store = SQLiteStore(path)
         store.create("id", b"data", LATER)
         store.close()
         path.with_name("sessions.db-wal").touch()
         assert SQLiteStore(path).load("id") == (b"data", LATER)
 
-    def test_Q5_nothing_is_written_to_a_file_that_was_deleted_or_replaced(self, path: Path) -> None:
+    @row("Q5")
+    def test_nothing_is_written_to_a_file_that_was_deleted_or_replaced(self, path: Path) -> None:
         """A login that is acknowledged there would be gone at the next restart."""
         store = SQLiteStore(path)
         store.create("id", b"data", LATER)
@@ -710,7 +731,8 @@ class TestTrouble:
         aside.rename(path)
         assert store.load("id") == (b"data", LATER)
 
-    def test_Q5_a_file_that_is_deleted_as_it_is_opened_does_not_come_back_empty(
+    @row("Q5")
+    def test_a_file_that_is_deleted_as_it_is_opened_does_not_come_back_empty(
         self, store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(store._file, "_identify", lambda: store._file._identity)
@@ -781,7 +803,8 @@ class TestTrouble:
                 verb()
             assert "the " not in "".join(traceback.format_exception_only(raised.value))
 
-    def test_Q4_a_process_killed_at_any_moment_loses_nothing_that_was_acknowledged(self, path: Path) -> None:
+    @row("Q4")
+    def test_a_process_killed_at_any_moment_loses_nothing_that_was_acknowledged(self, path: Path) -> None:
         """A pipe has a byte for every write that returned; the next one may or may not have happened."""
         rng = random.Random(4)
         before: dict[str, bytes] = {}
@@ -806,7 +829,8 @@ class TestTrouble:
             assert found in (carried_out(plan[:done], before), carried_out(plan[: done + 1], before))
             before = found
 
-    def test_Q4_a_process_killed_at_any_moment_has_rotated_a_session_or_has_not(self, path: Path) -> None:
+    @row("Q4")
+    def test_a_process_killed_at_any_moment_has_rotated_a_session_or_has_not(self, path: Path) -> None:
         """Neither two live ids nor none; and every old one leads to it."""
         SQLiteStore(path, clock=lambda: 0.0).create("0", b"data", LATER, "ann")
         last = 0
@@ -875,6 +899,7 @@ class TestThreads:
         assert open_files() == before
         assert len(list(store.ids())) == 50
 
+    @row("T2")
     def test_there_are_no_more_connections_than_calls_at_once(
         self, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -930,7 +955,8 @@ class TestProcesses:
         assert ended_well(fork(count), fork(count))
         assert store.load("n") == (b"%d" % (2 * each), LATER)
 
-    def test_Q2_eight_processes_that_start_and_write_at_once_make_no_error(self, path: Path) -> None:
+    @row("Q2")
+    def test_eight_processes_that_start_and_write_at_once_make_no_error(self, path: Path) -> None:
         """The file is not there before: one of them creates it."""
 
         def write(n: int) -> None:
@@ -942,7 +968,8 @@ class TestProcesses:
         assert len(list(SQLiteStore(path).ids())) == 200
         assert is_sound(path)
 
-    def test_S11_what_was_used_before_a_fork_works_on_both_sides(self, path: Path) -> None:
+    @row("S11", "P19")
+    def test_what_was_used_before_a_fork_works_on_both_sides(self, path: Path) -> None:
         store = SQLiteStore(path, synchronous="NORMAL")
         store.create("parent's", b"parent", LATER)
         reading, writing = os.pipe()
@@ -967,7 +994,8 @@ class TestProcesses:
         os.close(reading)
         os.close(writing)
 
-    def test_S11_a_childs_writes_outlive_the_parent(self, path: Path) -> None:
+    @row("S11")
+    def test_a_childs_writes_outlive_the_parent(self, path: Path) -> None:
         """SQLite believes that an inherited connection has its locks; they are the parent's alone.
 
         With those gone, the next process that closes the file deletes the log, and the child goes on
@@ -999,7 +1027,8 @@ class TestProcesses:
         for end in (told, tell, heard, answer):
             os.close(end)
 
-    def test_S11_a_fork_in_the_midst_of_calls_waits_for_them(self, path: Path) -> None:
+    @row("S11")
+    def test_a_fork_in_the_midst_of_calls_waits_for_them(self, path: Path) -> None:
         store = SQLiteStore(path, timeout=30)
         stop = threading.Event()
         written: list[str] = []
@@ -1019,7 +1048,8 @@ class TestProcesses:
                 thread.result(30)
         assert set(store.ids()) == {*written, *(f"child {n}" for n in range(8))}
 
-    def test_S11_what_a_fork_unseen_by_python_brings_along_is_left_alone(
+    @row("S11")
+    def test_what_a_fork_unseen_by_python_brings_along_is_left_alone(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As in uWSGI: a connection's close in the child could delete the log of others."""

@@ -25,6 +25,7 @@ from minisession.stores import sqlite, sqlite_file, sqlite_owner
 from minisession.stores.base import TOMBSTONE
 from minisession.stores.sqlite import SQLiteStore
 
+from ..support.rows import row
 from .test_sqlite_store import LATER, ended_well, fork, open_files, sql
 
 FILES = {module.__file__ for module in (sqlite, sqlite_file, sqlite_owner)}
@@ -136,9 +137,10 @@ def check(store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert store.delete("another")
 
 
+@row("T8")
 @pytest.mark.parametrize("connected", [True, False])
 @pytest.mark.parametrize("verb", VERBS)
-def test_T8_an_exception_at_any_line_of_a_call_leaves_a_store_that_works(
+def test_an_exception_at_any_line_of_a_call_leaves_a_store_that_works(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, connected: bool
 ) -> None:
     """And either all of the call is done or nothing."""
@@ -165,8 +167,9 @@ def test_T8_an_exception_at_any_line_of_a_call_leaves_a_store_that_works(
     assert len(possible) <= (4 if verb in ("purge", "clear") else 2)
 
 
+@row("T8")
 @pytest.mark.parametrize("verb", ["create", "rotate", "delete", "purge"])
-def test_T8_an_exception_in_a_call_that_fails_leaves_a_store_that_works(
+def test_an_exception_in_a_call_that_fails_leaves_a_store_that_works(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     """The database is locked, and the lock is gone afterwards."""
@@ -183,9 +186,8 @@ def test_T8_an_exception_in_a_call_that_fails_leaves_a_store_that_works(
     assert line > 10
 
 
-def test_T8_an_exception_at_any_line_of_opening_leaves_nothing_open(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@row("T8")
+def test_an_exception_at_any_line_of_opening_leaves_nothing_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, line = open_files(), 0
     stores: list[SQLiteStore] = []
     while True:
@@ -201,7 +203,8 @@ def test_T8_an_exception_at_any_line_of_opening_leaves_nothing_open(
     assert line > 50
 
 
-def test_T8_an_exception_at_any_line_before_a_fork_stops_neither_calls_nor_forks(
+@row("T8")
+def test_an_exception_at_any_line_before_a_fork_stops_neither_calls_nor_forks(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python forks even then, and says so."""
@@ -219,7 +222,8 @@ def test_T8_an_exception_at_any_line_before_a_fork_stops_neither_calls_nor_forks
     assert store.load("child's") is not None
 
 
-def test_T8_a_connection_that_is_interrupted_as_it_is_opened_is_closed(
+@row("T8")
+def test_a_connection_that_is_interrupted_as_it_is_opened_is_closed(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By what SQLite does, too: an error in its first statement."""

@@ -18,6 +18,7 @@ from minisession import StoreUnavailable
 from minisession.stores import sqlite, sqlite_file
 from minisession.stores.sqlite import SQLiteStore
 
+from ..support.rows import row
 from .test_sqlite_store import LATER, ended_well, fork, is_sound, sql
 
 SOMEONE = 65534  # a user who is neither this process' nor root
@@ -50,7 +51,8 @@ def make_other_journal(path: Path) -> None:
 
 
 class TestLocked:
-    def test_Q1_a_worker_comes_up_while_the_database_is_locked(self, path: Path) -> None:
+    @row("Q1")
+    def test_a_worker_comes_up_while_the_database_is_locked(self, path: Path) -> None:
         """Or a deployment fails because another process is writing just then."""
         SQLiteStore(path).create("id", b"data", LATER)
         with sql(path) as other:
@@ -58,7 +60,8 @@ class TestLocked:
             store = SQLiteStore(path, timeout=0)
             assert store.load("id") == (b"data", LATER)
 
-    def test_Q3_a_worker_comes_up_without_a_write(self, path: Path) -> None:
+    @row("Q3")
+    def test_a_worker_comes_up_without_a_write(self, path: Path) -> None:
         """And so on a full disk, too."""
         SQLiteStore(path).create("id", b"data", LATER)
         before = path.read_bytes(), path.stat().st_mtime_ns
@@ -68,9 +71,10 @@ class TestLocked:
             assert other.execute("PRAGMA data_version").fetchone() == (version,)
         assert (path.read_bytes(), path.stat().st_mtime_ns) == before
 
+    @row("Q1")
     @pytest.mark.parametrize("make", [make_nothing, make_version_1, make_other_journal])
     @pytest.mark.parametrize("seconds", [19, 21])
-    def test_Q1_where_there_is_something_to_write_opening_waits_20_seconds(
+    def test_where_there_is_something_to_write_opening_waits_20_seconds(
         self, path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], seconds: float
     ) -> None:
         make(path)
@@ -117,8 +121,9 @@ class TestVersions:
 
         assert columns(path) == columns(new)
 
+    @row("Q2")
     @pytest.mark.parametrize("make", [lambda path: None, make_version_1])
-    def test_Q2_eight_workers_that_start_at_once_all_come_up(self, path: Path, make: Callable[[Path], None]) -> None:
+    def test_eight_workers_that_start_at_once_all_come_up(self, path: Path, make: Callable[[Path], None]) -> None:
         """On a missing file, and on one of version 1: one of them makes it what it must be."""
         make(path)
         waiting, go = os.pipe()
@@ -176,7 +181,8 @@ def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no owners that could be compared")
 class TestPlanted:
-    def test_Q6_a_file_of_another_user_is_refused(self, path: Path, give_away: Callable[[Path], None]) -> None:
+    @row("Q6")
+    def test_a_file_of_another_user_is_refused(self, path: Path, give_away: Callable[[Path], None]) -> None:
         """In /tmp, they could plant one in which they are logged in as anyone."""
         SQLiteStore(path).create("known", b"data", LATER, "admin")
         give_away(path)
@@ -195,8 +201,9 @@ class TestPlanted:
         with pytest.raises(ValueError, match="belongs to uid 4000000, neither"):
             SQLiteStore(path)
 
+    @row("Q6")
     @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
-    def test_Q6_what_another_user_puts_beside_the_file_is_not_read(
+    def test_what_another_user_puts_beside_the_file_is_not_read(
         self, path: Path, give_away: Callable[[Path], None], suffix: str
     ) -> None:
         """SQLite would replay their log into our database, at the start and at every new connection."""
@@ -211,8 +218,9 @@ class TestPlanted:
         with pytest.raises(ValueError, match="belongs to"):
             SQLiteStore(path)
 
+    @row("Q6")
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link away")
-    def test_Q6_a_link_that_another_user_planted_is_not_followed(self, tmp_path: Path) -> None:
+    def test_a_link_that_another_user_planted_is_not_followed(self, tmp_path: Path) -> None:
         """Neither to the file nor on the way to it, and nothing is made where it points."""
         shared, aside = tmp_path / "shared", tmp_path / "aside"
         shared.mkdir(0o1777)

@@ -9,6 +9,7 @@ import pytest
 
 from minisession import MemoryStore, SQLiteStore, StoreUnavailable, open_store
 
+from ..support.rows import row
 from ..support.tools import need_module
 
 
@@ -28,6 +29,7 @@ def test_three_slashes_are_relative_and_four_absolute(tmp_path: Path, monkeypatc
     assert {path.name for path in tmp_path.iterdir()} == {"one%20.db", "two.db"}
 
 
+@row("O22")
 @pytest.mark.parametrize(
     "url",
     [

@@ -23,6 +23,7 @@ from minisession import (
 from minisession.users import MAX_SWEEPS
 
 from ..support.browser import Clock
+from ..support.rows import row
 from ..support.site import Site, Visitor, data, put
 
 
@@ -79,6 +80,7 @@ class TestListing:
 
         assert browser.visit(data) == {"cart": [1]}
 
+    @row("F10")
     def test_a_session_that_ends_while_they_are_listed_is_left_out(self, site: Site) -> None:
         browsers = [login(site) for _ in range(3)]
         views = sessions_of(site.store, "ann")
@@ -87,6 +89,7 @@ class TestListing:
 
         assert len(list(views)) == 1
 
+    @row("F10")
     @pytest.mark.parametrize("ends", [Session.destroy, lambda session: session.regenerate()], ids=["logout", "new id"])
     def test_a_session_that_ends_between_the_list_and_the_look_at_it_is_left_out(
         self, site: Site, ends: Callable[[Session], Any], caplog: pytest.LogCaptureFixture
@@ -103,6 +106,7 @@ class TestListing:
         assert list(sessions_of(Slow(site.store), "ann")) == []
         assert caplog.messages == []
 
+    @row("F10")
     def test_what_is_no_session_is_left_out(self, site: Site, caplog: pytest.LogCaptureFixture) -> None:
         site.store.create("id", b"letmein", site.clock() + 60, "ann")
 
@@ -136,6 +140,7 @@ class TestEnding:
         assert not destroy_session(site.store, "bob", "")
         assert bob.visit(user) == "bob"
 
+    @row("P6")
     def test_all_are_ended_at_once(self, site: Site) -> None:
         anns, bob = [login(site) for _ in range(3)], login(site, "bob")
 
@@ -175,6 +180,7 @@ class TestEnding:
 
 
 class TestInFlight:
+    @row("C9", "P6")
     @pytest.mark.parametrize(
         "verb",
         [
@@ -201,6 +207,7 @@ class TestInFlight:
         assert (browser.visit(user), twin.visit(user)) == (None, None)
         assert len(site.store) == 0
 
+    @row("C9", "P6")
     def test_a_session_that_moves_to_a_new_id_meanwhile_is_ended(self, site: Site) -> None:
         """Listed under the one, and by the time it is its turn living under the other."""
         browser = login(site)
@@ -236,6 +243,7 @@ class TestInFlight:
             (None, {}) if whose == "ann" else (whose, {"cart": [1]})
         )
 
+    @row("C9")
     def test_a_user_who_logs_in_faster_than_the_sweeps_is_a_conflict_and_not_an_endless_loop(self, site: Site) -> None:
         logins: list[Visitor] = []
 

@@ -9,6 +9,7 @@ import pytest
 
 from minisession.wire import cookies
 
+from ..support.rows import row
 from .fuzz.parsers import CLAIMS, NAME
 
 CORPUS = Path(__file__).parent / "fuzz" / "corpus"
@@ -16,12 +17,14 @@ FOUND = sorted(CORPUS.glob("*/*"))
 MEGABYTE = 1_000_000
 
 
+@row("B12", "G2")
 @pytest.mark.parametrize("path", FOUND, ids=[f"{path.parent.name}-{path.name[:8]}" for path in FOUND])
 def test_what_the_fuzzer_found_breaks_no_claim(path: Path) -> None:
     """Without the fuzzer, and with JSON's scanner in C."""
     CLAIMS[path.parent.name](path.read_bytes())
 
 
+@row("B12")
 def test_a_header_is_read_in_linear_time() -> None:
     """Each of those found, repeated to a megabyte: what grows with the square would take hours."""
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Cross-origin requests: Go's table of decisions (G1), what comes beside it (G2, G4, R35, R36), the options (O24)."""
+"""Cross-origin requests: Go's table of decisions (G1), what comes beside it (G2, G4, P16), the options (O24)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from webtest import TestApp
 from minisession import CrossOriginProtection, SessionMiddleware, get_session
 
 from ..support.browser import SECRET, SpyStore
+from ..support.rows import row
 from .test_servers import waitress
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def ask(
 # G1
 
 
+@row("G1", "P16")
 @pytest.mark.parametrize(
     ("site", "origin", "status"),
     [
@@ -63,36 +65,40 @@ def ask(
     ],
 )
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_G1_what_the_browser_says_decides(method: str, site: str, origin: str, status: int) -> None:
+def test_what_the_browser_says_decides(method: str, site: str, origin: str, status: int) -> None:
     """Sec-Fetch-Site, which no page can forge; only where it is missing, Origin."""
     assert ask(method, site, origin) == status
 
 
+@row("G1")
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize(("site", "origin"), [("cross-site", ""), ("cross-site", EVIL), ("", EVIL)])
-def test_G1_safe_methods_pass(method: str, site: str, origin: str) -> None:
+def test_safe_methods_pass(method: str, site: str, origin: str) -> None:
     """Links from elsewhere work; what they lead to must change nothing."""
     assert ask(method, site, origin) == 200
 
 
+@row("G1")
 @pytest.mark.parametrize("site", ["", "cross-site", "same-site"])
 @pytest.mark.parametrize(
     ("origin", "status"),
     [(TRUSTED, 200), (EVIL, 403), ("http://trusted.example", 403), (f"{TRUSTED}:8443", 403), (f"{TRUSTED}.evil", 403)],
 )
-def test_G1_a_trusted_origin_passes_whole_with_its_scheme_and_port(site: str, origin: str, status: int) -> None:
+def test_a_trusted_origin_passes_whole_with_its_scheme_and_port(site: str, origin: str, status: int) -> None:
     """Whoever can answer for http://trusted.example in a café is not trusted with https."""
     assert ask(site=site, origin=origin, app=CrossOriginProtection(ok, trusted_origins=[TRUSTED])) == status
 
 
+@row("G1")
 @pytest.mark.parametrize("site", ["", "cross-site"])
 @pytest.mark.parametrize(("path", "status"), [("/hook", 200), ("/api/", 403)])
-def test_G1_an_exempt_path_passes(site: str, path: str, status: int) -> None:
+def test_an_exempt_path_passes(site: str, path: str, status: int) -> None:
     """A webhook, or a form for everybody's pages."""
     assert ask(site=site, origin=EVIL, app=CrossOriginProtection(ok, exempt=["/hook"]), PATH_INFO=path) == status
 
 
-def test_G1_the_scheme_does_not_count_where_only_origin_is_there() -> None:
+@row("G1")
+def test_the_scheme_does_not_count_where_only_origin_is_there() -> None:
     """Behind a proxy that ends TLS, the app does not know it; Strict-Transport-Security closes the gap."""
     assert ask(origin="http://example.com") == 200
 
@@ -100,30 +106,35 @@ def test_G1_the_scheme_does_not_count_where_only_origin_is_there() -> None:
 # G2: what is no browser's
 
 
+@row("G2", "P16")
 @pytest.mark.parametrize("site", ["Same-Origin", "SAME-ORIGIN", "junk", '"same-origin"', "same-origin;", "none none"])
-def test_G2_a_word_that_is_not_exactly_right_is_refused(site: str) -> None:
+def test_a_word_that_is_not_exactly_right_is_refused(site: str) -> None:
     assert ask(site=site, origin=OURS) == 403
 
 
+@row("G2")
 @pytest.mark.parametrize("site", ["same-origin, cross-site", "cross-site, same-origin", "same-origin, same-origin"])
-def test_G2_two_headers_joined_are_refused(site: str) -> None:
+def test_two_headers_joined_are_refused(site: str) -> None:
     """So servers hand them on; no browser sends two, and it is not ours to choose one."""
     assert ask(site=site, origin=OURS) == 403
 
 
-def test_G2_blanks_around_a_value_are_the_lines_and_not_its_own() -> None:
+@row("G2")
+def test_blanks_around_a_value_are_the_lines_and_not_its_own() -> None:
     """RFC 9110, 5.5; most servers have dropped them."""
     assert ask(site=" same-origin\t") == 200
     assert ask(origin=f" {OURS} ") == 200
     assert ask(site="same-origin\xa0") == 403
 
 
+@row("G2")
 @pytest.mark.parametrize("method", ["post", "get", "FOO", "TRACE", "CONNECT", ""])
-def test_G2_a_method_that_is_not_known_as_safe_is_unsafe(method: str) -> None:
+def test_a_method_that_is_not_known_as_safe_is_unsafe(method: str) -> None:
     assert ask(method, "cross-site") == 403
     assert ask(method, "same-origin") == 200
 
 
+@row("G2")
 @pytest.mark.parametrize(
     "origin",
     [
@@ -155,11 +166,12 @@ def test_G2_a_method_that_is_not_known_as_safe_is_unsafe(method: str) -> None:
         "\ud800",
     ],
 )
-def test_G2_an_origin_is_compared_as_text_and_never_repaired(origin: str) -> None:
+def test_an_origin_is_compared_as_text_and_never_repaired(origin: str) -> None:
     """URL parsers forgive, each in another way; a browser sends what needs no forgiving."""
     assert ask(origin=origin) == 403
 
 
+@row("G2")
 @pytest.mark.parametrize(
     ("host", "origin", "status"),
     [
@@ -173,13 +185,14 @@ def test_G2_an_origin_is_compared_as_text_and_never_repaired(origin: str) -> Non
         ("example.com, attacker.example", OURS, 403),
     ],
 )
-def test_G2_the_host_is_compared_with_its_port(host: str, origin: str, status: int) -> None:
+def test_the_host_is_compared_with_its_port(host: str, origin: str, status: int) -> None:
     """And where there is none, as in HTTP/1.0, nothing is the same."""
     assert ask(origin=origin, host=host, SERVER_NAME="example.com", SERVER_PORT="443") == status
 
 
+@row("G2")
 @given(st.text(), st.text(), st.text(), st.text())
-def test_G2_whatever_a_server_hands_on_is_answered(method: str, site: str, origin: str, host: str) -> None:
+def test_whatever_a_server_hands_on_is_answered(method: str, site: str, origin: str, host: str) -> None:
     """With one of two statuses, and 403 for all that another origin could have sent."""
     app = CrossOriginProtection(ok, trusted_origins=[TRUSTED], exempt=["/hook"])
     status = ask(method, site, origin, host, app=app)
@@ -188,9 +201,10 @@ def test_G2_whatever_a_server_hands_on_is_answered(method: str, site: str, origi
     assert ask("POST", origin=f"{EVIL}{origin}", host=host if EVIL[8:] not in host else HOST, app=app) == 403
 
 
-# G4 and R36: exemptions
+# G4: exemptions
 
 
+@row("G4")
 @pytest.mark.parametrize(
     ("script", "path"),
     [
@@ -203,35 +217,39 @@ def test_G2_whatever_a_server_hands_on_is_answered(method: str, site: str, origi
         ("/hook", "/"),
     ],
 )
-def test_G4_a_path_is_exempt_to_the_letter(script: str, path: str) -> None:
+def test_a_path_is_exempt_to_the_letter(script: str, path: str) -> None:
     """What would be normalised or redirected to it is another path (CVE-2025-47910)."""
     app = CrossOriginProtection(ok, exempt=["/hook"])
     assert ask(origin=EVIL, app=app, SCRIPT_NAME=script, PATH_INFO=path) == 403
 
 
+@row("G4")
 @pytest.mark.parametrize(("script", "path"), [("", "/a/hook"), ("/a", "/hook"), ("/a/hook", "")])
-def test_G4_a_path_counts_from_the_servers_root_wherever_the_app_is_mounted(script: str, path: str) -> None:
+def test_a_path_counts_from_the_servers_root_wherever_the_app_is_mounted(script: str, path: str) -> None:
     app = CrossOriginProtection(ok, exempt=["/a/hook"])
     assert ask(origin=EVIL, app=app, SCRIPT_NAME=script, PATH_INFO=path) == 200
 
 
-def test_G4_a_path_beyond_ascii_is_written_as_it_reads() -> None:
+@row("G4")
+def test_a_path_beyond_ascii_is_written_as_it_reads() -> None:
     """PEP 3333 gives its UTF-8 as Latin-1."""
     app = CrossOriginProtection(ok, exempt=["/café"])
     assert ask(origin=EVIL, app=app, PATH_INFO="/caf\xc3\xa9") == 200
     assert ask(origin=EVIL, app=app, PATH_INFO="/caf\xe9") == 403
 
 
-def test_G4_no_header_and_no_field_names_another_method() -> None:
+@row("G4")
+def test_no_header_and_no_field_names_another_method() -> None:
     """Frameworks that listen to them are inside, and get a request that is refused before."""
     override = {"HTTP_X_HTTP_METHOD_OVERRIDE": "GET", "HTTP_X_METHOD_OVERRIDE": "GET", "QUERY_STRING": "_method=GET"}
     assert ask(site="cross-site", **override) == 403
 
 
-# R35: the answer
+# P16: the answer
 
 
-def test_R35_a_refused_request_reaches_no_session_and_its_body_is_not_read() -> None:
+@row("P16")
+def test_a_refused_request_reaches_no_session_and_its_body_is_not_read() -> None:
     """So another site's pages cannot even keep a session from expiring."""
     store = SpyStore()
 
@@ -254,7 +272,8 @@ def test_R35_a_refused_request_reaches_no_session_and_its_body_is_not_read() -> 
     assert "another site" in answer
 
 
-def test_R35_what_passes_is_handed_on_as_it_is() -> None:
+@row("P16")
+def test_what_passes_is_handed_on_as_it_is() -> None:
     """The same environ, start_response and body: the server's sendfile and Content-Length stay as they were."""
     body = [b"ok"]
     given: list[object] = []
@@ -267,7 +286,8 @@ def test_R35_what_passes_is_handed_on_as_it_is() -> None:
     assert given[1] is ask
 
 
-def test_R35_both_sides_keep_pep_3333() -> None:
+@row("P16")
+def test_both_sides_keep_pep_3333() -> None:
     client = TestApp(validator(CrossOriginProtection(validator(ok))))
 
     assert client.post("/").text == "ok"
@@ -275,6 +295,7 @@ def test_R35_both_sides_keep_pep_3333() -> None:
     client.delete("/", headers={"Origin": EVIL}, status=403)
 
 
+@row("G2")
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -288,7 +309,7 @@ def test_R35_both_sides_keep_pep_3333() -> None:
         ("X: y", 200),
     ],
 )
-def test_G2_over_a_socket(headers: str, status: int) -> None:
+def test_over_a_socket_it_is_refused_as_well(headers: str, status: int) -> None:
     """What a server makes of repeated headers is part of the input."""
     with waitress(CrossOriginProtection(ok)) as port, socket.create_connection(("127.0.0.1", port), 10) as connection:
         request = f"POST / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\nContent-Length: 3\r\n{headers}\r\n\r\na=1"
@@ -319,6 +340,7 @@ def test_a_refusal_is_logged_in_one_line_that_cannot_be_forged(caplog: pytest.Lo
 # O24: options
 
 
+@row("O24")
 @pytest.mark.parametrize(
     "origin",
     [
@@ -329,13 +351,14 @@ def test_a_refusal_is_logged_in_one_line_that_cannot_be_forged(caplog: pytest.Lo
         *("https://[example.com]", "https://a,b", "https://example.com:443:443", "://example.com"),
     ],
 )
-def test_O24_a_trusted_origin_that_would_never_match_is_refused(origin: str) -> None:
+def test_a_trusted_origin_that_would_never_match_is_refused(origin: str) -> None:
     """Found as the server starts, and not by the first visitor from there."""
     with pytest.raises(ValueError, match=r"trusted_origins has .* write an origin as browsers do") as caught:
         CrossOriginProtection(ok, trusted_origins=[origin])
     assert repr(origin) in str(caught.value)
 
 
+@row("O24")
 @pytest.mark.parametrize(
     ("trusted", "sent"),
     [
@@ -351,29 +374,32 @@ def test_O24_a_trusted_origin_that_would_never_match_is_refused(origin: str) -> 
         ("chrome-extension://abcdefgh", "chrome-extension://abcdefgh"),
     ],
 )
-def test_O24_a_trusted_origin_is_taken_as_browsers_write_it(trusted: str, sent: str) -> None:
+def test_a_trusted_origin_is_taken_as_browsers_write_it(trusted: str, sent: str) -> None:
     """In lower case, and without the port that the scheme implies."""
     app = CrossOriginProtection(ok, trusted_origins=(origin for origin in [EVIL, trusted]))
     for _ in range(2):
         assert ask(site="cross-site", origin=sent, app=app) == 200
 
 
+@row("O24")
 @pytest.mark.parametrize("path", ["", "hook", "https://example.com/hook", "/hook/*", "/hook?x=1", "/hook#x", "*"])
-def test_O24_an_exempt_path_that_would_never_match_is_refused(path: str) -> None:
+def test_an_exempt_path_that_would_never_match_is_refused(path: str) -> None:
     """Whoever writes a pattern must not believe that it is one."""
     with pytest.raises(ValueError, match=r"exempt has .* write a whole path") as caught:
         CrossOriginProtection(ok, exempt=[path])
     assert repr(path) in str(caught.value)
 
 
+@row("O24")
 @pytest.mark.parametrize("argument", ["trusted_origins", "exempt"])
 @pytest.mark.parametrize("value", [EVIL, "/", b"/", 5, None, [5], [None], [b"/"], [["/"]]], ids=repr)
-def test_O24_what_is_no_list_of_texts_is_refused(argument: str, value: Any) -> None:
+def test_what_is_not_a_list_of_texts_is_refused(argument: str, value: Any) -> None:
     """A str is a sequence too, of letters."""
     with pytest.raises(TypeError, match=f"{argument} must be a list of str"):
         CrossOriginProtection(ok, **{argument: value})
 
 
-def test_O24_the_app_must_be_one() -> None:
+@row("O24")
+def test_the_app_must_be_one() -> None:
     with pytest.raises(TypeError, match="app must be a WSGI app"):
         CrossOriginProtection("app")  # type: ignore[arg-type]  # the mistake

@@ -13,6 +13,7 @@ import pytest
 from minisession import MemoryStore, SessionConflict, SessionMiddleware, get_session
 
 from ..support.browser import SECRET
+from ..support.rows import row
 from .test_wsgi import PLAIN, Environ, Exchange, Failing, as_list, bare, put, stored, visitor
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ BODIES: dict[str, Callable[[Environ], Any]] = {
 }
 
 
+@row("W10", "P22")
 @every_wrapper
 def test_what_the_file_wrapper_returned_reaches_the_server_as_itself(wrapper: Any) -> None:
     """It need not be a class: uWSGI's and mod_wsgi's are functions, and send the file without Python."""
@@ -74,6 +76,7 @@ def test_what_the_file_wrapper_returned_reaches_the_server_as_itself(wrapper: An
     assert exchange.cookie
 
 
+@row("W10")
 def test_of_several_files_each_would_pass() -> None:
     """And what the wrapper did not return is streamed, and stores late changes."""
 
@@ -88,6 +91,7 @@ def test_of_several_files_each_would_pass() -> None:
         assert isinstance(exchange.body, Handed) is passes
 
 
+@row("A5", "P10")
 @pytest.mark.parametrize("kind", BODIES)
 @every_wrapper
 def test_a_change_after_write_is_stored_whatever_the_app_returns(kind: str, wrapper: Any) -> None:
@@ -106,6 +110,7 @@ def test_a_change_after_write_is_stored_whatever_the_app_returns(kind: str, wrap
     assert stored(store, cookie) == {"n": 1}
 
 
+@row("A5")
 @pytest.mark.parametrize("kind", BODIES)
 def test_a_change_after_write_that_cannot_be_stored_is_logged(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     store = Failing()
@@ -127,6 +132,7 @@ def test_a_change_after_write_that_cannot_be_stored_is_logged(kind: str, caplog:
 # Late changes
 
 
+@row("W5")
 def test_a_server_without_write_is_no_silence() -> None:
     """hypercorn's and bjoern's start_response return nothing; an app that writes learns of it, as without us."""
 
@@ -141,6 +147,7 @@ def test_a_server_without_write_is_no_silence() -> None:
         SessionMiddleware(app, secret=SECRET)(environ, lambda *_: None)  # type: ignore[arg-type]  # as theirs
 
 
+@row("A5", "P10")
 @pytest.mark.parametrize("size", [0, 1, 3])
 def test_a_late_change_is_stored_before_the_server_knows_of_the_end(size: int) -> None:
     """A server that tells the client first, and calls close() later, may serve the next request in between."""
@@ -161,6 +168,7 @@ def test_a_late_change_is_stored_before_the_server_knows_of_the_end(size: int) -
     exchange.close()
 
 
+@row("A5", "P10")
 def test_and_again_at_close_if_anything_has_changed_since() -> None:
     store = MemoryStore()
     cookie = visitor(store, n=0)
@@ -193,6 +201,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@row("W23")
 def test_a_second_middleware_of_the_same_name_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     """Its store, secret and timeouts count for nothing, which no one would guess."""
     store, unused = MemoryStore(), MemoryStore()
@@ -243,6 +252,7 @@ def test_a_public_response_without_our_cookie_is_not(caplog: pytest.LogCaptureFi
     assert warnings_of(caplog) == []
 
 
+@row("W12")
 def test_a_cookie_of_our_name_that_the_app_sets_is_told_of_once_and_ours_comes_last(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -262,6 +272,7 @@ def test_a_cookie_of_another_name_is_not(caplog: pytest.LogCaptureFixture) -> No
     assert warnings_of(caplog) == []
 
 
+@row("C5")
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_conflict_without_end_is_not_called_an_outage(method: str) -> None:
     """What the visitor can do is the same; what the operator looks for is not."""

@@ -23,6 +23,7 @@ import pytest
 from minisession import Cookie, MemoryStore, Session, SessionMiddleware, StoreUnavailable, get_session
 
 from ..support.browser import SECRET
+from ..support.rows import row
 from ..support.tools import need_module
 
 if TYPE_CHECKING:
@@ -148,10 +149,11 @@ def writing(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return []
 
 
+@row("W1", "W3", "W5")
 @pytest.mark.parametrize("serve", [waitress, simple_server, cheroot])
 @pytest.mark.parametrize("app", [listing, generating, writing])
 @pytest.mark.parametrize("lint", [True, False], ids=["linted", "plain"])
-def test_W1_W3_W5_every_kind_of_app_has_its_session_on_every_server(serve: Serve, app: Any, lint: bool) -> None:
+def test_every_kind_of_app_has_its_session_on_every_server(serve: Serve, app: Any, lint: bool) -> None:
     """Three visits, one cookie, the right count each time."""
     site = validator(wrapped(validator(app))) if lint else wrapped(app)
     with serve(site) as port:
@@ -165,7 +167,8 @@ def test_W1_W3_W5_every_kind_of_app_has_its_session_on_every_server(serve: Serve
     assert len(cookies) == 1
 
 
-def test_W2_each_block_reaches_the_client_before_the_next_is_made() -> None:
+@row("W2")
+def test_each_block_reaches_the_client_before_the_next_is_made() -> None:
     """A page that shows its progress; each side waits for the other, so that a buffer in between would stall both."""
     arrived = threading.Event()
 
@@ -200,8 +203,9 @@ class Closing:
             self.closed.set()
 
 
+@row("W8")
 @pytest.mark.parametrize("hang_up", [(1, 0), (0, 0)], ids=["reset", "closed"])
-def test_W8_a_client_that_hangs_up_midway_has_its_session_saved_and_the_body_closed(hang_up: tuple[int, int]) -> None:
+def test_a_client_that_hangs_up_midway_has_its_session_saved_and_the_body_closed(hang_up: tuple[int, int]) -> None:
     """A download that is broken off: what was counted stays counted, and the file does not stay open."""
     inside: list[Closing] = []
     outside: list[Closing] = []
@@ -239,7 +243,8 @@ def test_W8_a_client_that_hangs_up_midway_has_its_session_saved_and_the_body_clo
     assert json.loads(stored.data)["blocks"] >= 1
 
 
-def test_W9_a_page_in_a_list_keeps_its_length_and_the_connection() -> None:
+@row("W9", "P22")
+def test_a_page_in_a_list_keeps_its_length_and_the_connection() -> None:
     """An iterator in its place would be sent in chunks, and cost a connection per request."""
     with waitress(wrapped(listing)) as port, Client(port) as client:
         sockets = set()
@@ -252,7 +257,8 @@ def test_W9_a_page_in_a_list_keeps_its_length_and_the_connection() -> None:
         assert len(sockets) == 1
 
 
-def test_W10_a_file_reaches_the_server_as_the_file_it_is() -> None:
+@row("W10", "P22")
+def test_a_file_reaches_the_server_as_the_file_it_is() -> None:
     """waitress sends its own wrapper from the main loop, without a thread and without reading it into memory."""
     content = os.urandom(10_000_000)
     file = io.BytesIO(content)
@@ -290,6 +296,7 @@ def pipelined(port: int, *requests: tuple[bytes, bytes]) -> list[bytes]:
             return answers.read().split(b"HTTP/1.1 ")[1:]
 
 
+@row("W11")
 @pytest.mark.parametrize(
     "method",
     [
@@ -297,7 +304,7 @@ def pipelined(port: int, *requests: tuple[bytes, bytes]) -> list[bytes]:
         b"HEAD",
     ],
 )
-def test_W11_a_503_leaves_the_connection_in_step(method: bytes) -> None:
+def test_a_503_leaves_the_connection_in_step(method: bytes) -> None:
     """waitress sends what it is given, also after HEAD: the client would take it for the next response."""
 
     def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -313,7 +320,8 @@ def test_W11_a_503_leaves_the_connection_in_step(method: bytes) -> None:
     assert served.endswith(b"visit 1")
 
 
-def test_W17_an_upload_in_chunks_arrives_as_it_was_sent() -> None:
+@row("W17")
+def test_an_upload_in_chunks_arrives_as_it_was_sent() -> None:
     """A middleware that read the body, or believed Content-Length, would cut it."""
     upload = os.urandom(1_000_000)
 
@@ -337,7 +345,8 @@ def remembering(environ: Environ, start_response: StartResponse) -> Iterable[byt
     return [page]
 
 
-def test_W24_visitors_on_kept_connections_see_themselves_alone() -> None:
+@row("W24", "P19")
+def test_visitors_on_kept_connections_see_themselves_alone() -> None:
     """Threads and connections serve many visitors in turn: nothing of one may be there for the next."""
 
     def visit(port: int, name: str) -> None:
@@ -350,7 +359,8 @@ def test_W24_visitors_on_kept_connections_see_themselves_alone() -> None:
             done.result()
 
 
-def test_W24_pipelined_requests_of_two_visitors_are_told_apart() -> None:
+@row("W24")
+def test_pipelined_requests_of_two_visitors_are_told_apart() -> None:
     """A proxy may send both on one connection, and not wait in between."""
     with waitress(wrapped(remembering)) as port:
         cookies = []

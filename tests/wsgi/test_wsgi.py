@@ -1,6 +1,4 @@
-"""PEP 3333, row by row of security.md (W1..W24, A1, A3..A5), against a server that refuses all it may refuse."""
-
-# tests are named after their rows
+"""PEP 3333, by the rows W1 to W24, A1 and A3 to A5, against a server that refuses all it may refuse."""
 
 from __future__ import annotations
 
@@ -34,6 +32,7 @@ from minisession import (
 )
 
 from ..support.browser import SECRET, SpyStore
+from ..support.rows import row
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
@@ -278,8 +277,9 @@ class AppClass:
         yield b"hello"
 
 
+@row("W1")
 @pytest.mark.parametrize("app", [as_generator(put(n=1)), AppClass])
-def test_W1_a_session_changed_on_the_first_iteration_is_saved(app: Any) -> None:
+def test_a_session_changed_on_the_first_iteration_is_saved(app: Any) -> None:
     """A lazy app has neither run nor called start_response when it returns."""
     store = MemoryStore()
     exchange = Exchange(linted(app, store=store)).run()
@@ -287,7 +287,8 @@ def test_W1_a_session_changed_on_the_first_iteration_is_saved(app: Any) -> None:
     assert stored(store, exchange.cookie) == {"n": 1}
 
 
-def test_W2_every_block_leaves_before_the_next_is_made() -> None:
+@row("W2", "P22")
+def test_every_block_leaves_before_the_next_is_made() -> None:
     """A middleware must not delay blocks, read ahead, or join them: chat and progress pages live of it."""
     events: list[str] = []
 
@@ -305,12 +306,14 @@ def test_W2_every_block_leaves_before_the_next_is_made() -> None:
     assert events == [f"{did} {block!r}" for block in (b"1", b"", b"", b"2") for did in ("made", "sent")]
 
 
-def test_W2_an_endless_body_is_served_block_by_block() -> None:
+@row("W2")
+def test_an_endless_body_is_served_block_by_block() -> None:
     """Whoever reads the body to its end before passing it on never answers."""
     assert Exchange(linted(returning(itertools.repeat(b"x"), put(n=1)))).run(blocks=5).text == b"xxxxx"
 
 
-def test_W3_headers_wait_for_the_first_non_empty_block() -> None:
+@row("W3")
+def test_headers_wait_for_the_first_non_empty_block() -> None:
     """Until then the app may still change its session, and its status."""
     store = MemoryStore()
 
@@ -326,7 +329,8 @@ def test_W3_headers_wait_for_the_first_non_empty_block() -> None:
     assert stored(store, exchange.cookie) == {"n": 1}
 
 
-def test_W3_headers_of_a_body_without_blocks_leave_at_its_end() -> None:
+@row("W3")
+def test_headers_of_a_body_without_blocks_leave_at_its_end() -> None:
     """A generator that never yields is a response, too."""
     store = MemoryStore()
 
@@ -340,7 +344,8 @@ def test_W3_headers_of_a_body_without_blocks_leave_at_its_end() -> None:
     assert stored(store, exchange.cookie) == {"n": 1}
 
 
-def test_W4_calling_the_app_consumes_nothing_of_its_body() -> None:
+@row("W4")
+def test_calling_the_app_consumes_nothing_of_its_body() -> None:
     """A server may want to do something else before it lets a slow body run."""
     ran: list[Session] = []
     exchange = Exchange(linted(as_generator(ran.append))).call()
@@ -350,7 +355,8 @@ def test_W4_calling_the_app_consumes_nothing_of_its_body() -> None:
     assert len(ran) == 1
 
 
-def test_W5_the_first_write_commits_and_sends_the_headers() -> None:
+@row("W5")
+def test_the_first_write_commits_and_sends_the_headers() -> None:
     """What write() has sent, a cookie can no longer follow."""
     store = SpyStore()
     seen: list[Any] = []
@@ -371,7 +377,8 @@ def test_W5_the_first_write_commits_and_sends_the_headers() -> None:
     assert stored(store, exchange.cookie) == {"n": 1}
 
 
-def test_W6_a_second_start_without_exc_info_is_an_error() -> None:
+@row("W6")
+def test_a_second_start_without_exc_info_is_an_error() -> None:
     """PEP 3333: it is fatal; the session of such an app is not stored."""
     store = SpyStore()
 
@@ -387,8 +394,9 @@ def test_W6_a_second_start_without_exc_info_is_an_error() -> None:
     assert (exchange.starts, store.verbs) == (0, [])
 
 
+@row("W6")
 @pytest.mark.parametrize("written", [None, b""], ids=["before the headers", "after an empty write"])
-def test_W6_an_error_page_replaces_what_was_not_sent_yet(written: bytes | None) -> None:
+def test_an_error_page_replaces_what_was_not_sent_yet(written: bytes | None) -> None:
     """One cookie and one Vary, whichever response the browser gets."""
     store = MemoryStore()
 
@@ -411,7 +419,8 @@ def test_W6_an_error_page_replaces_what_was_not_sent_yet(written: bytes | None) 
     assert stored(store, exchange.cookie) == {"n": 1}
 
 
-def test_W6_an_error_after_the_headers_comes_back_as_itself() -> None:
+@row("W6", "P22")
+def test_an_error_after_the_headers_comes_back_as_itself() -> None:
     """The server aborts the response with it; its traceback still leads to the bug."""
     original = RuntimeError("a bug")
 
@@ -483,6 +492,7 @@ class Pulled:
         return b"hello"
 
 
+@row("W7")
 @pytest.mark.parametrize(
     "app",
     [
@@ -497,7 +507,7 @@ class Pulled:
         "raises", "raises midway", "error page", "error too late", "list", "generator", "write", "kept start_response",
     ],
 )  # fmt: skip
-def test_W7_a_response_leaves_no_cycle_behind(app: Any) -> None:
+def test_a_response_leaves_no_cycle_behind(app: Any) -> None:
     """A cycle holds the request's environ, its upload and its session until the collector comes by."""
     store = MemoryStore()
     cookie = visitor(store, n=1)
@@ -522,7 +532,8 @@ def test_W7_a_response_leaves_no_cycle_behind(app: Any) -> None:
     assert unreachable < 100
 
 
-def test_W7_the_environ_is_freed_with_its_response() -> None:
+@row("W7")
+def test_the_environ_is_freed_with_its_response() -> None:
     """The app's exc_info, our session and the environ know each other; none may keep the others."""
 
     class Upload(io.BytesIO):
@@ -539,6 +550,7 @@ def test_W7_the_environ_is_freed_with_its_response() -> None:
         gc.enable()
 
 
+@row("W8", "P22")
 @pytest.mark.parametrize(
     ("take", "broken", "kept"),
     [
@@ -550,7 +562,7 @@ def test_W7_the_environ_is_freed_with_its_response() -> None:
     ],
     ids=["normal", "app error", "server error", "client disconnect", "never started"],
 )
-def test_W8_the_body_is_closed_once_and_the_session_committed(
+def test_the_body_is_closed_once_and_the_session_committed(
     take: int | None, broken: str | None, kept: dict[str, int]
 ) -> None:
     """However a response ends, its files and connections are freed, and what was done to a session stays done."""
@@ -591,7 +603,8 @@ def test_W8_the_body_is_closed_once_and_the_session_committed(
     assert stored(store, cookie) == kept
 
 
-def test_W8_a_second_close_does_nothing() -> None:
+@row("W8")
+def test_a_second_close_does_nothing() -> None:
     """PEP 3333 has servers close once; one that does it again must not close the app's files twice."""
     store = SpyStore()
     body = Body([b"x"])
@@ -603,10 +616,9 @@ def test_W8_a_second_close_does_nothing() -> None:
     assert (body.closed, store.verbs) == (1, [])
 
 
+@row("W8")
 @pytest.mark.parametrize("work", [put(n=1), lambda session: session.regenerate(user="ada")], ids=["data", "a user"])
-def test_W8_a_new_session_whose_response_never_started_is_not_stored(
-    work: Work, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_new_session_whose_response_never_started_is_not_stored(work: Work, caplog: pytest.LogCaptureFixture) -> None:
     """Its cookie can reach nobody, and records without an owner are a leak; but never a silent one."""
     store = SpyStore()
     Exchange(linted(returning(Body([b"x"]), work), store=store)).run(blocks=0)
@@ -614,7 +626,8 @@ def test_W8_a_new_session_whose_response_never_started_is_not_stored(
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
-def test_W8_a_lifetime_whose_response_never_started_is_stored() -> None:
+@row("W8")
+def test_a_lifetime_whose_response_never_started_is_stored() -> None:
     """As data are: the session exists, and the browser has its cookie."""
     store = SpyStore()
     cookie = visitor(store, n=0)
@@ -622,6 +635,7 @@ def test_W8_a_lifetime_whose_response_never_started_is_stored() -> None:
     assert store.verbs == ["create", "load", "replace"]
 
 
+@row("W8")
 @pytest.mark.parametrize(
     "work",
     [
@@ -640,7 +654,7 @@ def test_W8_a_lifetime_whose_response_never_started_is_stored() -> None:
     ],
 )
 @every_shape
-def test_W8_nothing_is_reported_lost_that_nobody_wanted_kept(
+def test_nothing_is_reported_lost_that_nobody_wanted_kept(
     shape: Callable[[Work], WSGIApplication], work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An error in the log that is none teaches operators to ignore the others."""
@@ -648,8 +662,9 @@ def test_W8_nothing_is_reported_lost_that_nobody_wanted_kept(
     assert caplog.text == ""
 
 
+@row("W9")
 @pytest.mark.parametrize("body", [[b"hello"], [], [b"a", b"b"], (b"hello",)])
-def test_W9_a_list_comes_out_as_the_same_list(body: list[bytes]) -> None:
+def test_a_list_comes_out_as_the_same_list(body: list[bytes]) -> None:
     """Servers take Content-Length from a list of one; wrapped, it costs that and keep-alive."""
     store = MemoryStore()
     exchange = Exchange(bare(returning(body, put(n=1)), store=store)).call()
@@ -657,7 +672,8 @@ def test_W9_a_list_comes_out_as_the_same_list(body: list[bytes]) -> None:
     assert stored(store, exchange.cookie) == {"n": 1}
 
 
-def test_W10_a_file_comes_out_as_the_same_file() -> None:
+@row("W10")
+def test_a_file_comes_out_as_the_same_file() -> None:
     """Servers recognise their own wrapper, and send the file without reading it."""
     files: list[FileWrapper] = []
 
@@ -676,6 +692,7 @@ def test_W10_a_file_comes_out_as_the_same_file() -> None:
     assert stored(store, exchange.cookie) == {"n": 1}
 
 
+@row("W11")
 @pytest.mark.parametrize(
     ("method", "status", "headers", "body"),
     [
@@ -688,7 +705,7 @@ def test_W10_a_file_comes_out_as_the_same_file() -> None:
         ("POST", "302 Found", [*PLAIN, ("Location", "/")], []),
     ],
 )
-def test_W11_a_response_without_content_still_carries_the_cookie(
+def test_a_response_without_content_still_carries_the_cookie(
     method: str, status: str, headers: Headers, body: list[bytes]
 ) -> None:
     """A login is answered by a redirect; nothing but our three headers is added to it."""
@@ -706,7 +723,8 @@ def test_W11_a_response_without_content_still_carries_the_cookie(
     assert stored(store, exchange.cookie) == {"n": 1}
 
 
-def test_W12_the_apps_header_list_stays_as_it_is() -> None:
+@row("W12")
+def test_the_apps_header_list_stays_as_it_is() -> None:
     """Apps keep such lists in modules: they must not gather the cookies of all visitors."""
     shared: Headers = [*PLAIN, ("Set-Cookie", "theme=dark"), ("Set-Cookie", "lang=de"), ("Vary", "Accept")]
     before = list(shared)
@@ -725,6 +743,7 @@ def test_W12_the_apps_header_list_stays_as_it_is() -> None:
     assert shared == before
 
 
+@row("W13")
 @pytest.mark.parametrize(
     ("work", "down"),
     [
@@ -735,7 +754,7 @@ def test_W12_the_apps_header_list_stays_as_it_is() -> None:
     ],
     ids=["set", "removed", "regenerated", "503"],
 )
-def test_W13_headers_are_clean_native_text(work: Work, down: tuple[str, ...]) -> None:
+def test_headers_are_clean_native_text(work: Work, down: tuple[str, ...]) -> None:
     """Whatever is in a session, no header can be split by it."""
     store = Failing()
     cookie = visitor(store, n=0)
@@ -750,7 +769,8 @@ def test_W13_headers_are_clean_native_text(work: Work, down: tuple[str, ...]) ->
         text.encode("latin-1")
 
 
-def test_W14_the_environ_gets_namespaced_keys_and_stays_a_dict() -> None:
+@row("W14")
+def test_the_environ_gets_namespaced_keys_and_stays_a_dict() -> None:
     """An app finds what its server put there, and nothing of ours under a name that may be somebody's."""
     seen: Environ = {}
 
@@ -767,8 +787,9 @@ def test_W14_the_environ_gets_namespaced_keys_and_stays_a_dict() -> None:
     assert all(key.startswith("minisession.") for key in seen.keys() - before.keys())
 
 
+@row("W14")
 @every_shape
-def test_W14_a_session_reached_through_a_copy_of_the_environ_is_saved(shape: Callable[[Work], WSGIApplication]) -> None:
+def test_a_session_reached_through_a_copy_of_the_environ_is_saved(shape: Callable[[Work], WSGIApplication]) -> None:
     """Routers and mounts hand copies on."""
     store = MemoryStore()
     inner = shape(put(n=1))
@@ -776,12 +797,13 @@ def test_W14_a_session_reached_through_a_copy_of_the_environ_is_saved(shape: Cal
     assert stored(store, exchange.cookie) == {"n": 1}
 
 
+@row("W15")
 @pytest.mark.parametrize(
     "meddle",
     [dict.clear, lambda environ: environ.update({key: "mine" for key in environ if key.startswith("minisession")})],
     ids=["cleared", "overwritten"],
 )
-def test_W15_the_session_is_saved_whatever_becomes_of_the_environ(meddle: Callable[[Environ], object]) -> None:
+def test_the_session_is_saved_whatever_becomes_of_the_environ(meddle: Callable[[Environ], object]) -> None:
     """PEP 3333: an app may do with the environ as it likes."""
     store = MemoryStore()
 
@@ -808,12 +830,13 @@ def with_work(work: Work, environ: Environ, start_response: StartResponse, /) ->
     return as_list(work)(environ, start_response)
 
 
+@row("W16")
 @pytest.mark.parametrize(
     "app",
     [as_list(put(n=1)), Site(), Site().serve, AppClass, functools.partial(with_work, put(n=1))],
     ids=["function", "instance", "method", "class", "partial"],
 )
-def test_W16_any_callable_is_an_app_and_is_called_by_position(app: Any) -> None:
+def test_any_callable_is_an_app_and_is_called_by_position(app: Any) -> None:
     """PEP 3333 names the arguments of nobody; `Exchange.start` takes its own by position only."""
     store = MemoryStore()
     exchange = Exchange(bare(app, store=store)).run()
@@ -848,7 +871,8 @@ class Errors:
     def writelines(self, lines: Iterable[str]) -> None: ...
 
 
-def test_W17_input_and_errors_are_the_apps_alone() -> None:
+@row("W17")
+def test_input_and_errors_are_the_apps_alone() -> None:
     """A middleware that reads a form has eaten the app's upload."""
     upload = Upload()
 
@@ -863,7 +887,8 @@ def test_W17_input_and_errors_are_the_apps_alone() -> None:
     assert upload.reads == 1
 
 
-def test_W18_several_processes_over_one_processes_memory_are_warned_of_once(
+@row("W18")
+def test_several_processes_over_one_processes_memory_are_warned_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Each process would know a part of the visitors: they seem logged out at random."""
@@ -874,7 +899,8 @@ def test_W18_several_processes_over_one_processes_memory_are_warned_of_once(
     assert "MemoryStore" in caplog.text
 
 
-def test_W18_a_process_per_request_works_and_no_thread_is_started() -> None:
+@row("W18")
+def test_a_process_per_request_works_and_no_thread_is_started() -> None:
     """Under ``run_once`` (CGI) nothing would be left to run it."""
     before = threading.enumerate()
     store = MemoryStore()
@@ -884,8 +910,9 @@ def test_W18_a_process_per_request_works_and_no_thread_is_started() -> None:
     assert threading.enumerate() == before
 
 
+@row("W19", "P22")
 @every_shape
-def test_W19_only_our_three_headers_are_added(shape: Callable[[Work], WSGIApplication]) -> None:
+def test_only_our_three_headers_are_added(shape: Callable[[Work], WSGIApplication]) -> None:
     """Hop-by-hop headers and Content-Length are the server's business."""
     without = Exchange(SessionMiddleware(shape(nothing), secret=SECRET)).run()
     with_one = Exchange(linted(shape(put(n=1)))).run()
@@ -895,10 +922,11 @@ def test_W19_only_our_three_headers_are_added(shape: Callable[[Work], WSGIApplic
     assert (without.status, without.blocks) == (with_one.status, with_one.blocks)
 
 
+@row("W20")
 @pytest.mark.parametrize(
     ("script", "path"), [("", "/foo"), ("/foo", ""), ("", "/foobar"), ("", "/a/../foo"), ("/mount", "/foo"), ("", "/")]
 )
-def test_W20_the_path_is_the_browsers_rule_and_no_gate(script: str, path: str) -> None:
+def test_the_path_is_the_browsers_rule_and_no_gate(script: str, path: str) -> None:
     """Express' own gate takes /foobar for /foo; a browser that sends the cookie has decided already."""
     store = MemoryStore()
     serve = linted(as_list(put(n=1)), store=store, cookie=Cookie(path="/foo"))
@@ -909,9 +937,10 @@ def test_W20_the_path_is_the_browsers_rule_and_no_gate(script: str, path: str) -
     assert stored(store, exchange.cookie) == {"n": 1}
 
 
+@row("W21")
 @every_shape
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_W21_what_ends_the_process_is_not_swallowed(
+def test_what_ends_the_process_is_not_swallowed(
     shape: Callable[[Work], WSGIApplication], error: type[BaseException]
 ) -> None:
     """Ctrl-C and sys.exit() are no errors of the app; the unfinished request stores nothing."""
@@ -926,8 +955,9 @@ def test_W21_what_ends_the_process_is_not_swallowed(
     assert store.verbs == []
 
 
+@row("W21")
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), RuntimeError()])
-def test_W21_the_body_is_closed_when_the_store_is_interrupted(error: Any) -> None:
+def test_the_body_is_closed_when_the_store_is_interrupted(error: Any) -> None:
     """Nobody else can close it: the server never sees it."""
     store = Failing(error)
     store.down = ALL
@@ -941,8 +971,9 @@ def test_W21_the_body_is_closed_when_the_store_is_interrupted(error: Any) -> Non
     assert body.closed == 1
 
 
+@row("W22", "P17")
 @every_shape
-def test_W22_a_page_that_ignores_its_session_costs_nothing(shape: Callable[[Work], WSGIApplication]) -> None:
+def test_a_page_that_ignores_its_session_costs_nothing(shape: Callable[[Work], WSGIApplication]) -> None:
     """No store call, no header, no id, no cookie configuration asked for: with a cookie as without."""
     store = SpyStore()
     cookie = visitor(store, n=1)
@@ -958,8 +989,9 @@ def test_W22_a_page_that_ignores_its_session_costs_nothing(shape: Callable[[Work
     assert store.verbs == []
 
 
+@row("W23")
 @every_shape
-def test_W23_middlewares_of_two_names_nest(shape: Callable[[Work], WSGIApplication]) -> None:
+def test_middlewares_of_two_names_nest(shape: Callable[[Work], WSGIApplication]) -> None:
     """Two cookies, two sessions; the app has the inner one, and what is between them the outer."""
     outer_store, inner_store = MemoryStore(), MemoryStore()
     inner = bare(shape(put(n="inner")), store=inner_store, name="inner")
@@ -977,8 +1009,9 @@ def test_W23_middlewares_of_two_names_nest(shape: Callable[[Work], WSGIApplicati
     assert stored(inner_store, exchange.cookie, name="inner") == {"n": "inner"}
 
 
+@row("W23")
 @every_shape
-def test_W23_a_second_middleware_of_the_same_name_steps_aside(shape: Callable[[Work], WSGIApplication]) -> None:
+def test_a_second_middleware_of_the_same_name_steps_aside(shape: Callable[[Work], WSGIApplication]) -> None:
     """An app factory and a deployment may both wrap; two would send two cookies of one name."""
     outer, inner = SpyStore(), SpyStore()
     exchange = Exchange(linted(bare(shape(put(n=1)), store=inner), store=outer)).run()
@@ -987,7 +1020,8 @@ def test_W23_a_second_middleware_of_the_same_name_steps_aside(shape: Callable[[W
     assert stored(outer, exchange.cookie) == {"n": 1}
 
 
-def test_W23_an_app_that_calls_itself_through_its_middleware_is_warned_of_nothing(
+@row("W23")
+def test_an_app_that_calls_itself_through_its_middleware_is_warned_of_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its store and secret are the same, and the inner page has the outer one's session."""
@@ -1003,7 +1037,8 @@ def test_W23_an_app_that_calls_itself_through_its_middleware_is_warned_of_nothin
     assert (stored(store, exchange.cookie), caplog.records) == ({"n": 1}, [])
 
 
-def test_W23_an_environ_used_again_starts_a_session_of_its_own() -> None:
+@row("W23")
+def test_an_environ_used_again_starts_a_session_of_its_own() -> None:
     """Error-document middlewares serve a second page from one environ, when the first is through."""
     store = MemoryStore()
     serve = bare(as_list(put(n=1)), store=store)
@@ -1013,7 +1048,8 @@ def test_W23_an_environ_used_again_starts_a_session_of_its_own() -> None:
     assert stored(store, second.cookie) == {"n": 1}
 
 
-def test_W24_interleaved_requests_share_nothing() -> None:
+@row("W24")
+def test_interleaved_requests_share_nothing() -> None:
     """Two bodies that are served in turns, as event-driven servers do: each stores its own."""
     store = MemoryStore()
 
@@ -1073,9 +1109,10 @@ def after_a_write(environ: Environ, start_response: StartResponse) -> Iterable[b
     throw(environ["test.error"])
 
 
+@row("A1")
 @pytest.mark.parametrize("app", [before_start, after_start, on_first_next, after_an_empty_block, midway, after_a_write])
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), StoreUnavailable("down")], ids=["bug", "store"])
-def test_A1_an_app_that_raises_stores_nothing(app: WSGIApplication, error: Exception) -> None:
+def test_an_app_that_raises_stores_nothing(app: WSGIApplication, error: Exception) -> None:
     """Half of what a request was to do is worse than nothing; its exception reaches the server as it is.
 
     Unless it is the store's, and a 503 can still be sent.
@@ -1093,7 +1130,8 @@ def test_A1_an_app_that_raises_stores_nothing(app: WSGIApplication, error: Excep
     assert stored(store, cookie) == {"n": 0}
 
 
-def test_A1_what_a_failing_app_did_by_its_verbs_stays_done() -> None:
+@row("A1")
+def test_what_a_failing_app_did_by_its_verbs_stays_done() -> None:
     """A logout that then fails to render is still a logout; regenerate() alone was a plan for the response."""
     store = MemoryStore()
 
@@ -1118,8 +1156,9 @@ def test_A1_what_a_failing_app_did_by_its_verbs_stays_done() -> None:
     assert stored(store, fails_after(lambda session: session.regenerate())) == {"n": 0}
 
 
+@row("A1")
 @pytest.mark.parametrize("exc_info", [False, True])
-def test_A1_an_error_page_that_the_app_completes_stores(exc_info: bool) -> None:
+def test_an_error_page_that_the_app_completes_stores(exc_info: bool) -> None:
     """Its "5 wrong passwords" count would be lost otherwise: the app has said what it wants."""
     store = MemoryStore()
 
@@ -1139,7 +1178,8 @@ def test_A1_an_error_page_that_the_app_completes_stores(exc_info: bool) -> None:
     assert stored(store, exchange.cookie) == {"n": 1}
 
 
-def test_A3_a_failing_close_reaches_the_server_after_the_commit() -> None:
+@row("A3")
+def test_a_failing_close_reaches_the_server_after_the_commit() -> None:
     """The headers are out and the session is stored by then; late changes of a failed body are dropped."""
     store = MemoryStore()
     error = OSError("disk")
@@ -1152,7 +1192,8 @@ def test_A3_a_failing_close_reaches_the_server_after_the_commit() -> None:
     assert stored(store, exchange.cookie) == {"n": 1}
 
 
-def test_A3_the_bodys_own_error_is_not_lost_to_its_close() -> None:
+@row("A3")
+def test_the_bodys_own_error_is_not_lost_to_its_close() -> None:
     """As on a bare server: the one that close() raises names the other as its context."""
     bug = RuntimeError("a bug")
     body = Body((throw(bug) for _ in "x"), fails=OSError("disk"))
@@ -1161,7 +1202,8 @@ def test_A3_the_bodys_own_error_is_not_lost_to_its_close() -> None:
     assert caught.value.__context__ is bug
 
 
-def test_A3_a_close_that_fails_after_the_store_did_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+@row("A3")
+def test_a_close_that_fails_after_the_store_did_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The visitor gets the 503, the operator both errors."""
     store = Failing()
     store.down = ALL
@@ -1186,6 +1228,7 @@ def mistaken(body: Any, starts: int = 1) -> WSGIApplication:
     return app
 
 
+@row("A4")
 @pytest.mark.parametrize(
     ("app", "stores"),
     [
@@ -1208,7 +1251,7 @@ def mistaken(body: Any, starts: int = 1) -> WSGIApplication:
         "no start", "block without start", "two starts",
     ],
 )  # fmt: skip
-def test_A4_an_app_that_breaks_the_rules_fails_as_it_would_without_us(app: WSGIApplication, stores: bool) -> None:
+def test_an_app_that_breaks_the_rules_fails_as_it_would_without_us(app: WSGIApplication, stores: bool) -> None:
     """The error names the app's mistake and not a middleware; the next request finds everything in order."""
     store = SpyStore()
     errors: list[type[BaseException]] = []
@@ -1221,8 +1264,9 @@ def test_A4_an_app_that_breaks_the_rules_fails_as_it_would_without_us(app: WSGIA
     assert Exchange(linted(as_list(put(n=1)), store=store)).run().text == b"hello"
 
 
+@row("A4")
 @pytest.mark.parametrize("body", [[], itertools.repeat(b"x")])
-def test_A4_an_app_that_never_starts_a_response_changes_no_session(body: Any) -> None:
+def test_an_app_that_never_starts_a_response_changes_no_session(body: Any) -> None:
     """It was not completed: it counts as one that raised."""
     store = MemoryStore()
     cookie = visitor(store, n=0)
@@ -1245,6 +1289,7 @@ def streaming(late: Work, early: Work = nothing) -> WSGIApplication:
     return app
 
 
+@row("A5", "P10")
 @pytest.mark.parametrize(
     ("early", "late", "kept"),
     [
@@ -1256,7 +1301,7 @@ def streaming(late: Work, early: Work = nothing) -> WSGIApplication:
     ],
 )
 @pytest.mark.parametrize("taken", [None, 2], ids=["to the end", "all but the end"])
-def test_A5_a_late_change_of_an_existing_session_is_saved_as_the_body_ends(
+def test_a_late_change_of_an_existing_session_is_saved_as_the_body_ends(
     early: Work, late: Work, kept: dict[str, int], taken: int | None
 ) -> None:
     """Before the server knows that it has ended, or at close where the server does not ask for the end."""
@@ -1268,8 +1313,9 @@ def test_A5_a_late_change_of_an_existing_session_is_saved_as_the_body_ends(
     assert stored(store, cookie) == kept
 
 
+@row("A5", "P10")
 @pytest.mark.parametrize("late", [remember, lambda session: session.regenerate()], ids=["max_age", "regenerate"])
-def test_A5_what_needs_a_cookie_is_refused_after_the_headers(late: Work) -> None:
+def test_what_needs_a_cookie_is_refused_after_the_headers(late: Work) -> None:
     """The store would say one thing and the browser another."""
     store = SpyStore()
     cookie = visitor(store, n=0)
@@ -1278,7 +1324,8 @@ def test_A5_what_needs_a_cookie_is_refused_after_the_headers(late: Work) -> None
     assert store.verbs == ["create", "load"]
 
 
-def test_A5_a_nested_late_change_is_saved_too() -> None:
+@row("A5")
+def test_a_nested_late_change_is_saved_too() -> None:
     """Nobody assigns anything when they append."""
     store = MemoryStore()
     cookie = visitor(store, cart=["tea"])
@@ -1286,13 +1333,15 @@ def test_A5_a_nested_late_change_is_saved_too() -> None:
     assert stored(store, cookie) == {"cart": ["tea", "milk"]}
 
 
-def test_A5_a_session_made_before_the_headers_can_be_changed_after_them() -> None:
+@row("A5")
+def test_a_session_made_before_the_headers_can_be_changed_after_them() -> None:
     """Its cookie is on the way."""
     store = MemoryStore()
     exchange = Exchange(linted(streaming(put(late=1), early=put(n=1)), store=store)).run()
     assert stored(store, exchange.cookie) == {"n": 1, "late": 1}
 
 
+@row("A5")
 @pytest.mark.parametrize(
     "late",
     [
@@ -1306,7 +1355,7 @@ def test_A5_a_session_made_before_the_headers_can_be_changed_after_them() -> Non
     ],
     ids=["set", "clear", "regenerate", "save", "id", "transact", "max_age"],
 )
-def test_A5_a_session_that_begins_after_the_headers_is_refused_there_and_then(late: Work) -> None:
+def test_a_session_that_begins_after_the_headers_is_refused_there_and_then(late: Work) -> None:
     """Its cookie cannot reach the browser: an error on the line that does it, never a silent loss."""
     store = SpyStore()
     exchange = Exchange(linted(streaming(late), store=store))
@@ -1315,6 +1364,7 @@ def test_A5_a_session_that_begins_after_the_headers_is_refused_there_and_then(la
     assert (exchange.text, store.verbs) == (b"half", [])
 
 
+@row("A5")
 @every_shape
 @pytest.mark.parametrize(
     "late",
@@ -1328,7 +1378,7 @@ def test_A5_a_session_that_begins_after_the_headers_is_refused_there_and_then(la
     ],
     ids=["set", "clear", "pop", "regenerate", "transact", "max_age"],
 )
-def test_A5_a_change_after_the_end_is_refused(shape: Callable[[Work], WSGIApplication], late: Work) -> None:
+def test_a_change_after_the_end_is_refused(shape: Callable[[Work], WSGIApplication], late: Work) -> None:
     """A thread that outlives its request would lose what it writes."""
     store = MemoryStore()
     cookie = visitor(store, n=0)
@@ -1344,7 +1394,8 @@ def test_A5_a_change_after_the_end_is_refused(shape: Callable[[Work], WSGIApplic
     assert stored(store, cookie) == {"n": 0}
 
 
-def test_A5_a_late_change_that_cannot_be_stored_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+@row("A5", "P10")
+def test_a_late_change_that_cannot_be_stored_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The response is out, so nobody can be told but the operator; the server is not failed for it."""
     store = Failing()
     cookie = visitor(store, n=0)
@@ -1354,7 +1405,8 @@ def test_A5_a_late_change_that_cannot_be_stored_is_logged(caplog: pytest.LogCapt
     assert "StoreUnavailable" in caplog.text
 
 
-def test_A5_a_session_that_ends_while_its_body_streams_is_told_of_by_its_verbs(
+@row("A5")
+def test_a_session_that_ends_while_its_body_streams_is_told_of_by_its_verbs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """And by nothing else, though the app still holds a list of its data."""
@@ -1391,6 +1443,7 @@ def unavailable(exchange: Exchange) -> bool:
     )
 
 
+@row("S4")
 @every_shape
 @pytest.mark.parametrize("down", ["load", "replace"])
 @pytest.mark.parametrize("error", [StoreUnavailable("down"), SessionConflict("32 times")])
@@ -1464,6 +1517,7 @@ def test_503_is_too_late_once_headers_are_out() -> None:
     assert (exchange.status, exchange.text, exchange.starts) == ("200 OK", b"half", 1)
 
 
+@row("P17")
 @every_shape
 @pytest.mark.parametrize(
     ("options", "carries"),
@@ -1520,6 +1574,7 @@ def test_503_is_not_for_the_apps_own_mistakes(
 # Headers
 
 
+@row("P14")
 @pytest.mark.parametrize(
     ("given", "sent"),
     [
@@ -1547,6 +1602,7 @@ def test_vary_names_the_cookie_once(given: list[str], sent: list[str], name: str
     assert Exchange(linted(app)).run().all("vary") == sent
 
 
+@row("P14")
 @pytest.mark.parametrize(
     ("work", "given", "sent"),
     [

@@ -17,6 +17,7 @@ import pytest
 
 from minisession import SessionError, get_session
 
+from ..support.rows import row
 from .test_wsgi import OURS, Environ, Exchange, Headers, bare
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def outcome(spec: Spec, around: Callable[[WSGIApplication], Any], *, sessions: b
     return Outcome(error, exchange.text, closed, head)
 
 
+@row("P22")
 def test_with_sessions_an_app_behaves_as_it_does_without(caplog: pytest.LogCaptureFixture) -> None:
     """Blocks, errors, headers and closes."""
     caplog.set_level(logging.CRITICAL, "minisession")
