@@ -72,7 +72,7 @@ def takes_a_new_id(session: Session, rival: Callable[[], Any]) -> None:
 every_merge = pytest.mark.parametrize("merges", [saves, reloads, counts, counts_later, fails_to_count, takes_a_new_id])
 
 
-@row("C1", "P8")
+@row("C1", "C19", "P8")
 @every_merge
 def test_a_list_in_the_apps_hands_is_the_sessions_after_a_merge(merges: Callable[..., None]) -> None:
     """What is added to it afterwards is stored."""
@@ -91,6 +91,7 @@ def test_a_list_in_the_apps_hands_is_the_sessions_after_a_merge(merges: Callable
     assert browser.visit(lambda session: session["cart"]) == ["before", "theirs", "mine"]
 
 
+@row("C19")
 @every_merge
 def test_so_are_nested_ones_at_the_same_place(merges: Callable[..., None]) -> None:
     browser = logged_in(Site(), cart={"items": [{"name": "tea", "tags": []}], "note": ""})
@@ -118,7 +119,7 @@ def test_so_are_nested_ones_at_the_same_place(merges: Callable[..., None]) -> No
     }
 
 
-@row("C1", "P8")
+@row("C1", "C19", "P8")
 @every_merge
 def test_an_object_that_the_app_assigned_is_never_written_into(merges: Callable[..., None]) -> None:
     """Or a module's constant would get one visitor's data."""
@@ -157,6 +158,7 @@ def test_an_object_that_the_app_put_inside_one_of_ours_is_not_written_into() -> 
     assert constant == ["constant"]
 
 
+@row("C19")
 def test_a_list_that_stands_under_two_keys_is_not_written_into() -> None:
     """Or a change of one key would appear under the other."""
     browser = logged_in(Site(), a=[1], b=[])
@@ -439,7 +441,7 @@ def test_to_a_merge_the_order_means_nothing() -> None:
 # A transaction that fails
 
 
-@row("C3")
+@row("C3", "C18")
 def test_a_transaction_that_loses_every_time_leaves_nothing_behind() -> None:
     """The commit at the end of the page would store it over what others counted exactly."""
     site = Site()
@@ -467,7 +469,7 @@ def test_a_transaction_that_loses_every_time_leaves_nothing_behind() -> None:
     assert browser.visit(lambda s: (s["n"], s["cart"], s.cookie.max_age)) == (33, ["mine"], None)
 
 
-@row("C3", "P8")
+@row("C3", "C18", "P8")
 @pytest.mark.parametrize(
     ("spoil", "error"),
     [
@@ -509,6 +511,7 @@ def test_a_transaction_that_fails_leaves_the_session_as_it_was(
     assert browser.visit(data) == ({"cart": [1]} if is_new else {"k": 1, "cart": [1]})
 
 
+@row("C18")
 def test_a_transaction_that_fails_at_its_second_try_leaves_nothing_to_store() -> None:
     site = Site()
     browser = logged_in(site, n=0)
@@ -595,6 +598,7 @@ def test_a_list_that_a_failed_transaction_put_in_two_places_is_in_one_again() ->
     assert browser.visit(data) == {"k": 1, "n": 1, "cart": ["before", "theirs", "mine"]}
 
 
+@row("C18")
 def test_a_lost_try_of_a_transaction_leaves_nothing_behind() -> None:
     """What it assigned does not take the place of the list that the app holds."""
     browser = logged_in(Site(), cart=["before"])

@@ -210,7 +210,7 @@ def _quiet(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
 # Every order
 
 
-@row("P4", "P5", "P8")
+@row("C15", "P4", "P5", "P8")
 @pytest.mark.parametrize("first", BEGINNINGS, ids=["ada's", "nobody's", "no session"])
 def test_nothing_is_lost_and_nobody_let_in_whatever_the_order_of_two(
     first: Request | None, count: Callable[[str], None]
@@ -242,6 +242,7 @@ def test_nothing_is_lost_and_nobody_let_in_in_many_orders_of_three(count: Callab
     )
 
 
+@row("C20")
 def test_a_request_that_came_in_time_keeps_its_session_in_whatever_order(count: Callable[[str], None]) -> None:
     """Less than half of the lifetime is left when it comes, and before it is answered the rest would run out."""
     explored, whole = Explorer(memory), 0

@@ -755,6 +755,47 @@ def test_conflicts_without_end_are_a_503() -> None:
     assert len(pauses) == 3 * (MAX_TRIES - 2)
 
 
+@row("C21")
+@pytest.mark.parametrize(
+    ("page", "kept"),
+    [
+        (put("k", 2), 2),
+        (lambda session: session.transact(put("k", 2)), 2),
+        (regenerate(keep=True), 1),
+    ],
+)
+def test_a_rival_that_stores_in_every_pause_does_not_win_every_time(page: Page, kept: int) -> None:
+    """A pause comes before the look: between the look and the write, it would cost every try."""
+    site = Site()
+    browser = logged_in(site)
+    rival, stored, tries = browser.twin(), 0, 0
+    replace, rotate = site.store.replace, site.store.rotate
+
+    def overtake(seconds: float = 0) -> None:
+        nonlocal stored
+        stored += 1
+        site.store.replace, site.store.rotate = replace, rotate  # nothing comes before the rival's own write
+        rival.visit(put("rival", stored))
+        site.store.replace, site.store.rotate = contested(replace), contested(rotate)
+
+    def contested(write: Any) -> Any:
+        def call(*arguments: Any, **more: Any) -> Any:
+            nonlocal tries
+            tries += 1
+            if tries <= 2:
+                overtake()
+            return write(*arguments, **more)
+
+        return call
+
+    site.store.replace, site.store.rotate = contested(replace), contested(rotate)
+    site.app._lifecycle._sleep = overtake
+    browser.visit(page)
+
+    assert (tries, stored) == (3, 3)
+    assert browser.visit(data) == {"k": kept, "rival": 3}
+
+
 # The verbs
 
 

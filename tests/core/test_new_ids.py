@@ -53,7 +53,7 @@ def overtaken(meanwhile: Page, **how: Any) -> tuple[Visitor, Visitor]:
     return browser, other
 
 
-@row("C6", "P5")
+@row("C6", "C15", "P5")
 @pytest.mark.parametrize("how", LEAVES)
 def test_a_logout_by_a_new_id_ends_the_heir_as_well(how: dict[str, Any]) -> None:
     """Whichever request was first: who logged out is logged out everywhere in this browser."""
@@ -73,7 +73,7 @@ def test_of_two_that_keep_the_session_one_gets_it(caplog: pytest.LogCaptureFixtu
     assert (other.visit(user), other.visit(data)) == ("ada", {"k": 1})
 
 
-@row("C6")
+@row("C6", "C17")
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_login_form_that_is_sent_twice_logs_in(keep: bool) -> None:
     """The browser drops the first answer, and keeps the cookie of the second."""
@@ -137,6 +137,7 @@ def test_two_new_ids_in_one_request_are_as_one(
     assert browser.visit(data) == ({"k": 1} if first.get("keep") and second.get("keep") else {})
 
 
+@row("C17")
 def test_a_login_with_a_living_heir_that_has_moved_on_stands() -> None:
     """The chain is followed to its end."""
     _, other = overtaken(lambda session: None)
@@ -192,7 +193,7 @@ def late() -> Late:
     return late
 
 
-@row("C7", "P5")
+@row("C7", "C15", "P5")
 @pytest.mark.parametrize("ends", [destroy, *(regenerate(**how) for how in LEAVES)])
 def test_a_logout_with_the_old_id_ends_the_heir(late: Late, ends: Page) -> None:
     late.visit(ends)
@@ -242,6 +243,7 @@ def test_an_old_id_opens_nothing_of_the_heir(late: Late) -> None:
     assert late.heir.visit(data) == {}
 
 
+@row("C15")
 def test_as_many_new_ids_as_are_followed_are_followed(late: Late) -> None:
     for _ in range(MAX_LINKS - 1):
         late.heir.visit(sudo)
@@ -251,7 +253,7 @@ def test_as_many_new_ids_as_are_followed_are_followed(late: Late) -> None:
     assert late.heir.visit(user) is None
 
 
-@row("C9")
+@row("C9", "C16")
 def test_a_session_that_is_rotated_faster_than_it_can_be_ended_is_a_conflict() -> None:
     """A bounded chase, and no silent failure."""
 
@@ -306,7 +308,7 @@ def test_one_device_that_somebody_else_has_logged_in_to_meanwhile_is_left_alone(
     assert browser.visit(user) == "bob"
 
 
-@row("C9", "P6")
+@row("C9", "C16", "P6")
 def test_all_devices_are_logged_out_though_they_move() -> None:
     site = moving()
     browsers = [site.browser() for _ in range(3)]
@@ -333,7 +335,7 @@ def test_the_kept_one_is_kept_and_what_another_request_made_of_it_is_not() -> No
     assert [browser.visit(user) for browser in (mine, other, thief)] == [None] * 3
 
 
-@row("C9")
+@row("C9", "S13")
 def test_where_the_users_list_is_lost_all_sessions_are_looked_at() -> None:
     """As a Redis that is full may evict it: a list that lacks the very session that asks is not believed."""
 
@@ -396,7 +398,7 @@ def test_with_a_user_or_data_it_is_a_session(page: Page) -> None:
 # A request that came in time
 
 
-@row("C11", "P7")
+@row("C11", "C20", "P7")
 def test_a_request_that_came_in_time_keeps_its_session_however_long_it_takes() -> None:
     """An upload that outlasts what was left of the idle timeout: the first look touches already."""
     site = Site(idle_timeout=100)

@@ -22,6 +22,7 @@ from minisession import SessionMiddleware, get_session
 from ..support.browser import SECRET
 from ..support.engines import ENGINES, Cookie, Engine, Visitor
 from ..support.pages import DOCS, ROOT, blocks
+from ..support.rows import row
 from ..support.serving import SOON, listens, serving
 from ..support.tools import need_program
 
@@ -227,6 +228,7 @@ class Shop:
         return [f"<p>{session.user}: {session.get('cart')}</p>{form}".encode()]
 
 
+@row("C17")
 def test_a_double_click_logs_in(visitor: Visitor) -> None:
     """The form is sent twice, and the browser drops the first answer, with the cookie that is in it."""
     with serving(Shop()) as address:

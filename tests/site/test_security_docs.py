@@ -30,9 +30,9 @@ IDS = {
     "Apps": "A1 A3 A4 A5 A7 A8 A10",
     "Other sites": "G1 G2 G4",
     "WSGI": " ".join(f"W{number}" for number in range(1, 25)),
-    "Concurrency": "C1 C2 C3 C4 C5 C6 C7 C8 C9 C10 C11 C12 C13 C14",
-    "Stores that break": "S1 S2 S3 S4 S5 S6 S7 S8 S9 S10 S11 Q1 Q2 Q3 Q4 Q5 Q6 Q7",
-    "Time, load and the end": "T1 T2 T3 T4 T5 T6 T7 T8",
+    "Concurrency": "C1 C2 C3 C4 C5 C6 C7 C8 C9 C10 C11 C12 C13 C14 C15 C16 C17 C18 C19 C20 C21",
+    "Stores that break": "S1 S2 S3 S4 S5 S6 S7 S8 S9 S10 S11 S12 S13 Q1 Q2 Q3 Q4 Q5 Q6 Q7",
+    "Time, load and the end": "T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 T11",
 }
 TEST = re.compile(r"\[((?:\w+\.)?test_\w+)\]\(\.\./([\w/]+\.py)\)")
 WITHOUT_TEST = {"Not built": {"Concurrency C8"}}

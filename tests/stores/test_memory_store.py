@@ -403,7 +403,7 @@ class TestEviction:
             assert store.load(id) is None
         sound(store)
 
-    @row("T3")
+    @row("T3", "T9")
     def test_a_login_in_a_full_store_keeps_what_it_logs_in(self, clock: Clock) -> None:
         """`regenerate` gives a session another id: neither that nor the new one is in the way."""
         store = full(clock, ("a", None), *((f"{n}", f"user {n}") for n in range(10)))
@@ -411,6 +411,7 @@ class TestEviction:
         assert listed(store, "ann") == ["b"]
         assert len(store) == 11
 
+    @row("T9")
     @pytest.mark.parametrize("user", [None, "ann"])
     def test_a_rotation_evicts_nothing_for_the_number_of_sessions(self, clock: Clock, user: str | None) -> None:
         store = full(clock, *((f"{n}", (None, "ann", "bob")[n % 3]) for n in range(9)))
@@ -492,6 +493,7 @@ class TestShare:
         assert len(listed(at_share, "ann")) == 100
         assert at_share.load("2")
 
+    @row("T11")
     @pytest.mark.parametrize(("sessions", "share"), [(1, 100), (9_999, 100), (10_000, 100), (30_000, 300)])
     def test_a_share_is_a_hundredth_or_a_hundred(self, clock: Clock, sessions: int, share: int) -> None:
         store = MemoryStore(max_sessions=sessions, clock=clock)
@@ -501,6 +503,7 @@ class TestShare:
             store.create(f"bob {n}", b"data", inf, "bob")
         assert len(listed(store, "ann")) == len(listed(store, "bob")) == share
 
+    @row("T11")
     @pytest.mark.parametrize("lifetimes", [[HOUR], [HOUR, 9 * HOUR, 300 * HOUR]])
     def test_a_login_costs_no_more_the_larger_the_share(self, clock: Clock, lifetimes: list[float]) -> None:
         """So many sessions as one may have are neither looked through nor sorted at each login."""
@@ -552,6 +555,7 @@ class TestBytes:
         assert grows(store)
         assert listed(store) == left
 
+    @row("T9")
     def test_no_call_evicts_what_it_writes(self, store: MemoryStore) -> None:
         assert store.replace("a", b"x" * 20, b"y" * 90, inf, "ann")
         assert listed(store) == ["a"]
@@ -559,6 +563,7 @@ class TestBytes:
         assert store.create("c", b"z" * 100, inf)
         assert listed(store) == ["c"]
 
+    @row("T11")
     @pytest.mark.parametrize(
         "grows",
         [
@@ -777,6 +782,7 @@ class TestCost:
         graves = 150 if flood == "regenerate" else 0
         assert entries(store) <= 2 * before + 15 * graves + 200
 
+    @row("T10")
     @pytest.mark.parametrize("user", [None, "user {}", "user {}00"])
     def test_no_part_is_large(self, clock: Clock, user: str | None) -> None:
         """A large dict stops all threads when it is resized, and a large piece when it is sorted."""
@@ -784,6 +790,7 @@ class TestCost:
         assert max(len(part) for part in parts(store) if isinstance(part, dict)) < 12_000
         sound(store)
 
+    @row("T10")
     @pytest.mark.parametrize(
         ("call", "most"),
         [
@@ -812,6 +819,7 @@ class TestCost:
         assert taken[1] <= 1.5 * taken[0] + 60
         assert max(taken) <= most
 
+    @row("T10")
     def test_purge_lets_others_in(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         store = full(clock, *((f"{n}", None) for n in range(2000)))
         clock.advance(HOUR)

@@ -198,7 +198,7 @@ class TestMovingSlots:
             store.load(id)
         assert cluster.nodes[1].client.get(f"sess:{id}") == b"new"
 
-    @row("S8")
+    @row("S8", "S12")
     def test_a_key_that_is_moving_is_found_on_either_side(
         self, cluster: Cluster, store: RedisStore, slot: int, trips: list[int]
     ) -> None:

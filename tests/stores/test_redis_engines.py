@@ -22,6 +22,7 @@ from minisession.testing import StoreContract
 from ..support.browser import Clock
 from ..support.redis_masters import Cluster, home_of, redis_masters, slot_of, valkey_server
 from ..support.redis_server import RedisServer, redis_server
+from ..support.rows import row
 from ..support.site import Site, put
 
 from minisession.stores.redis import RedisStore  # isort: skip  # after redis_server, which skips without redis-py
@@ -179,6 +180,7 @@ class TestASlotThatIsBeingMoved:
         assert list(store.ids(TAG)) == []
 
 
+@row("S12")
 def test_nothing_is_lost_and_nothing_revived_while_slots_move(
     cluster: Cluster, store: RedisStore, count: Callable[[str], None]
 ) -> None:

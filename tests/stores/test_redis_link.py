@@ -24,6 +24,7 @@ from minisession.testing import StoreContract
 from ..support.browser import Clock
 from ..support.redis_masters import Cluster, id_on, redis_masters, slot_of, user_on
 from ..support.redis_server import SOON, Cut, RedisServer, Wire, free_port, redis_server
+from ..support.rows import row
 from ..support.tools import need_program
 
 import redis  # isort: skip  # after redis_server, which skips without redis-py
@@ -588,6 +589,7 @@ class TestListingWhileSlotsMove:
         cluster.stable(slot)
         cluster.give(slot, last)
 
+    @row("S12")
     @pytest.mark.parametrize("clear", [False, True])
     def test_it_is_listed_and_cleared(self, cluster: Cluster, moved: str, *, clear: bool) -> None:
         store = RedisStore(cluster.url)
@@ -599,6 +601,7 @@ class TestListingWhileSlotsMove:
             assert set(store.ids()) == {moved}
         store.close()
 
+    @row("S12")
     def test_while_nothing_moves_each_is_listed_once(self, cluster: Cluster) -> None:
         store = RedisStore(cluster.url)
         for number in range(30):
@@ -606,6 +609,7 @@ class TestListingWhileSlotsMove:
         assert sorted(store.ids()) == sorted(map(str, range(30)))
         store.close()
 
+    @row("S12")
     def test_slots_that_do_not_come_to_rest_are_an_outage(
         self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -690,6 +694,7 @@ class TestWhatIsRefused:
         store.close()
         server.client.execute_command("ACL DELUSER", "shop")
 
+    @row("S13")
     @pytest.mark.parametrize("together", [True, False])
     def test_where_the_index_is_refused_the_record_is_not_stored(
         self, shop: RedisStore, server: RedisServer, *, together: bool
@@ -739,6 +744,7 @@ class TestWhatEvicts:
         server.client.config_set("maxmemory", 0)
         server.client.config_set("maxmemory-policy", "noeviction")
 
+    @row("S13")
     @pytest.mark.parametrize(
         ("policy", "warned"),
         [

@@ -30,6 +30,7 @@ from minisession import (
 from minisession.stores import base
 
 from ..support.browser import SECRET
+from ..support.rows import row
 from ..support.tools import need_module
 
 SWEEPS = int(os.environ.get("MINISESSION_SWEEPS", "50"))
@@ -172,6 +173,7 @@ def that_one(store: ListingStore, device: Device) -> bool:
     return destroy_session(store, device.owner, device.handle)
 
 
+@row("C16")
 @pytest.mark.parametrize("end", [everywhere, that_one])
 def test_a_new_id_does_not_save_a_session_at_whatever_line_of_the_store_it_comes(
     end: Callable[[ListingStore, Device], bool], store: ListingStore, count: Callable[[str], None]
@@ -190,6 +192,7 @@ def test_a_new_id_does_not_save_a_session_at_whatever_line_of_the_store_it_comes
     count(f"{type(store).__name__}, {end.__name__}: a new id at each of {line - 1} lines of the store's code")
 
 
+@row("C16")
 def test_a_session_that_is_replaced_without_a_pause_is_ended(
     store: ListingStore, count: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
