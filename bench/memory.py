@@ -247,7 +247,7 @@ class Site:
         self.clock.ahead += seconds
 
     def alive(self) -> bool:
-        """Tell whether the first session of the sample is still there."""
+        """Return whether the first session of the sample is still there."""
         try:
             return peers.DATA["email"] in send(self.app, "/show", carrying(self.cookies[0])).body
         except KeyError:  # the floor's answer
