@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from . import plan
@@ -41,8 +42,15 @@ class Door:
         """Load the first of the verified cookies that the store knows."""
         texts = cookies.read(header, self._options.name) if isinstance(header, str) else []
         visit.carried = bool(texts)
-        if len(texts) != 1:
-            self._tell_how_many(len(texts))
+        if not texts:
+            self._journal.debug("new session: the request has no cookie %s", self._options.name)
+        elif len(texts) > 1:
+            # A sibling domain has set one, or Path or Domain were different once.
+            self._journal.info(
+                "duplicate: %d cookies %s; the first good one counts",
+                len(texts),
+                self._options.name,
+            )
         asked: list[str] = []
         for text in texts:
             recalled = len(text) <= LONGEST_REMEMBERED
@@ -57,19 +65,11 @@ class Door:
             if self._shelf.load(visit, id):
                 if not current:
                     visit.send = "was signed by an older secret"
-                self._journal.full("session %s loaded", id)
+                self._journal.full("session %s loaded", id=id)
                 return
         if visit.known:
             visit.end(GONE, visit.id)
             self._journal.debug("session %s ended a moment ago: this request has none", id=visit.id)
-
-    def _tell_how_many(self, number: int) -> None:
-        name = self._options.name
-        if number == 0:
-            self._journal.debug("new session: the request has no cookie %s", name)
-        else:
-            # A sibling domain has set one, or Path or Domain were different once.
-            self._journal.info("duplicate: %d cookies %s; the first good one counts", number, name)
 
     def _verified(self, text: str) -> tuple[str, bool] | None:
         """Return `Signer.verify` of a cookie as the browser sent it."""
@@ -86,7 +86,7 @@ class Door:
             return cookies.remove(self._options.name, visit.frame.attributes)
         if visit.standing is LIVE:
             self._journal.full(
-                "cookie of session %s not sent: the browser has it already", visit.id
+                "cookie of session %s not sent: the browser has it already", id=visit.id
             )
         elif visit.standing is NEW:
             self._journal.debug("cookie not sent: the session is new and empty")
@@ -100,7 +100,8 @@ class Door:
                 "a Secure cookie went out over plain http, where browsers keep it for localhost at"
                 ' most: serve over TLS, or use Cookie(secure="auto")'
             )
-        self._tell(visit, "cookie sent: session %s %s", visit.send or "is rolling")
+        tell = self._teller(visit)
+        tell("cookie sent: session %s %s", visit.send or "is rolling", id=visit.id)
         until = None if visit.max_age is None else visit.expires_at
         now, value = self._options.clock(), self._signer.sign(visit.id)
         return cookies.write(self._options.name, value, visit.frame.attributes, now, until)
@@ -109,7 +110,7 @@ class Door:
         """Log that a session has just been stored for the first time."""
         if visit.send != IS_NEW:
             visit.send = "has a new id" if visit.renewed else IS_NEW
-        self._tell(visit, "session %s created")
+        self._teller(visit)("session %s created", id=visit.id)
 
     def lost(self, visit: Visit, gone: SessionGone, *, renewed: bool = False) -> None:
         """Log, once, that changes are not stored because the session has ended."""
@@ -123,9 +124,6 @@ class Door:
         """Log that a touch failed."""
         self._journal.warning("session %s not touched: %s", error, id=visit.id)
 
-    def _tell(self, visit: Visit, message: str, *args: object) -> None:
-        """Log in full; bounded for new sessions, which anyone can start by the thousand."""
-        if visit.send == IS_NEW:
-            self._journal.debug(message, *args, id=visit.id)
-        else:
-            self._journal.full(message, visit.id, *args)
+    def _teller(self, visit: Visit) -> Callable[..., None]:
+        """Return how to log: bounded for new sessions, which anyone can start by the thousand."""
+        return self._journal.debug if visit.send == IS_NEW else self._journal.full

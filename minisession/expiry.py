@@ -11,6 +11,9 @@ from datetime import datetime, timezone
 TOUCH_WORTH = 0.01
 """A touch that moves the expiry by less than this share of the lifetime is not worth a write."""
 
+EARLY_TOUCH = 0.5
+"""The first look touches where less than this share of the lifetime is left."""
+
 CLOCK_DIFFERENCE = 5.0
 """Seconds by which the clocks of servers may differ without causing a write."""
 

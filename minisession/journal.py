@@ -43,16 +43,14 @@ class Journal:
         # By kind: when its burst is whole again, and how many lines were left out.
         self._kinds: dict[str, tuple[float, int]] = {}
         self._said: set[str] = set()
+        self.is_full = partial(log.isEnabledFor, logging.DEBUG)
+        """Return whether anything that is told in full is logged."""
         self.debug = partial(self._bounded, logging.DEBUG)
         self.info = partial(self._bounded, logging.INFO)
         self.warning = partial(self._bounded, logging.WARNING)
         self.error = partial(self._bounded, logging.ERROR)
 
-    def is_full(self) -> bool:
-        """Return whether anything that is told in full is logged."""
-        return log.isEnabledFor(logging.DEBUG)
-
-    def full(self, message: str, id: str, *args: object) -> None:
+    def full(self, message: str, *args: object, id: str) -> None:
         """Log, at DEBUG, a line that begins with a session."""
         if log.isEnabledFor(logging.DEBUG):
             log.debug(message, handle_of(id), *args, stacklevel=2)

@@ -56,16 +56,25 @@ class Lifecycle:
 
     # Opening
 
-    def open(self, environ: dict[str, Any]) -> Visit:
-        """Find the request's session."""
-        visit = Visit(environ, self.options.frame_for(environ), self._now())
+    def open(self, environ: dict[str, Any], frame: record.Frame | None = None) -> Visit:
+        """Find the request's session, by default in the frame that is configured for it.
+
+        It is touched where a slow request might outlast what is left of its lifetime.
+        """
+        now = self._now()
+        visit = Visit(environ, frame or self.options.frame_for(environ), now)
         if self._in_process and environ.get("wsgi.multiprocess"):
             self.journal.once(
                 "the server runs several processes and"
                 f" {type(self.store).__name__} keeps sessions in one: visitors will seem logged"
                 " out at random; use a store that the processes share"
             )
-        self._find(visit, environ.get("HTTP_COOKIE"))
+        self._door.open(visit, environ.get("HTTP_COOKIE"))
+        if visit.standing is LIVE:
+            lifetime = visit.max_age or self.options.idle_timeout
+            if visit.expires_at - now < lifetime * expiry.EARLY_TOUCH:
+                with suppress(SessionGone):
+                    self._touch_if_due(visit)
         return visit
 
     def open_outside(self, header: str) -> Visit:
@@ -74,8 +83,7 @@ class Lifecycle:
         Raises:
             SessionGone: no live session stands behind it.
         """
-        visit = Visit({}, record.frame(Cookie(), True), self._now())
-        self._find(visit, header)
+        visit = self.open({"HTTP_COOKIE": header}, record.frame(Cookie(), True))
         if visit.standing is not LIVE:
             raise SessionGone("no live session stands behind this Cookie header")
         visit.frame = record.frame_of(visit.seen)
@@ -99,15 +107,6 @@ class Lifecycle:
             pass
         except (StoreUnavailable, SessionConflict) as error:
             self._door.untouched(visit, error)
-
-    def _find(self, visit: Visit, header: object) -> None:
-        """Find it, and touch it where a slow request might outlast what is left of its lifetime."""
-        self._door.open(visit, header)
-        if visit.standing is not LIVE:
-            return
-        if visit.expires_at - self._now() < (visit.max_age or self.options.idle_timeout) / 2:
-            with suppress(SessionGone):
-                self._touch_if_due(visit)
 
     # The verbs
 
@@ -139,7 +138,7 @@ class Lifecycle:
         id = visit.old.id if visit.old is not None else visit.id
         if visit.old is not None or visit.standing in (LIVE, GONE):
             end(self.store, id)
-            self.journal.full("session %s destroyed", id)
+            self.journal.full("session %s destroyed", id=id)
         visit.end(DESTROYED, visit.id)
         visit.empty()
         visit.user, visit.send = None, ""
@@ -325,7 +324,7 @@ class Lifecycle:
             return
         fresh, ends = self.shelf.deadline(visit), visit.expires_at
         if not expiry.touch_is_due(ends, fresh, visit.max_age or self.options.idle_timeout):
-            self.journal.full("session %s not stored: unchanged", visit.id)
+            self.journal.full("session %s not stored: unchanged", id=visit.id)
             return
         try:
             visit.untouchable = not self.shelf.touch(visit)
@@ -334,10 +333,10 @@ class Lifecycle:
             self._door.untouched(visit, error)
             return
         if visit.untouchable and ends <= self._now():
-            self.journal.full("session %s not touched: it has expired meanwhile", visit.id)
+            self.journal.full("session %s not touched: it has expired meanwhile", id=visit.id)
         elif visit.untouchable:
             self.journal.full(
-                "session %s not touched: another request has just stored or ended it", visit.id
+                "session %s not touched: another request has just stored or ended it", id=visit.id
             )
 
     def _until_done(self, visit: Visit, step: Step, look: Look | None = None) -> None:

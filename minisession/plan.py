@@ -59,7 +59,9 @@ def is_settled(visit: Visit, options: Options, now: float) -> bool:
     if visit.send or options.always:
         return False
     lifetime = visit.max_age or options.idle_timeout
-    fresh = expiry.deadline(now, visit.created, lifetime, options.absolute_timeout)
+    fresh = now + lifetime
+    if options.absolute_timeout is not None:
+        fresh = expiry.deadline(now, visit.created, lifetime, options.absolute_timeout)
     return not expiry.touch_is_due(visit.expires_at, fresh, lifetime)
 
 

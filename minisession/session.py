@@ -95,7 +95,9 @@ class Session(MutableMapping[str, JSON]):
     # The mapping
 
     def __getitem__(self, key: str) -> JSON:
-        return (self._exchange.visit or self._exchange.look()).get(key)
+        visit = self._exchange.visit or self._exchange.look()
+        value = visit.data[key]
+        return visit.hand_out(key, value) if isinstance(value, (list, dict)) else value
 
     def __setitem__(self, key: str, value: JSON) -> None:
         if not isinstance(key, str) or not key.isascii() or key in RESERVED or not fit((value,)):
@@ -189,7 +191,7 @@ class Session(MutableMapping[str, JSON]):
             raise TypeError(f"user must be str or None, not {kind}: use str(user.id)")
         if user == "":
             raise ValueError("user is empty: give the account's id, or None for no user")
-        if isinstance(user, str):
+        if isinstance(user, str) and not fit((user,)):
             check("user", user)
         visit = self._exchange.look()
         self._exchange.before_headers("regenerate() changes the cookie")

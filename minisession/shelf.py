@@ -7,6 +7,7 @@ again and merges.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NoReturn
 
 from . import expiry
@@ -175,12 +176,10 @@ class Shelf:
         if not stored:
             return False
         visit.settle(data, ends)
-        for key in record.EXPRESS_DROPS.intersection(visit.data):
-            self._journal.once(
-                f"session[{key!r}] is stored, but express-session deletes that key as it loads"
-            )
+        if not record.EXPRESS_DROPS.isdisjoint(visit.data):
+            self._warn_of(record.EXPRESS_DROPS.intersection(visit.data))
         if not is_new:
-            self._journal.full("session %s stored", id)
+            self._journal.full("session %s stored", id=id)
         return True
 
     def touch(self, visit: Visit) -> bool:
@@ -189,10 +188,16 @@ class Shelf:
         if not self.store.touch(visit.id, visit.seen, expires_at, visit.user):
             return False
         visit.expires_at = expires_at
-        self._journal.full("session %s touched", visit.id)
+        self._journal.full("session %s touched", id=visit.id)
         return True
 
     # Small things
+
+    def _warn_of(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._journal.once(
+                f"session[{key!r}] is stored, but express-session deletes that key as it loads"
+            )
 
     def deadline(self, visit: Visit) -> float:
         """Return when a session that is used now ends.

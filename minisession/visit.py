@@ -124,10 +124,9 @@ class Visit:
 
     # Handing out and changing
 
-    def get(self, key: str) -> JSON:
-        """Return a value, and remember a list or dict that leaves our hands."""
-        value = self.data[key]
-        if isinstance(value, (list, dict)) and self.held.get(key) is not value:
+    def hand_out(self, key: str, value: JSON) -> JSON:
+        """Return a key's value, a list or dict, and remember that it leaves our hands."""
+        if self.held.get(key) is not value:
             self.lend(key)
             self.held[key] = value
             self._own([value])
@@ -170,16 +169,17 @@ class Visit:
         Raises:
             TypeError: a list or dict holds by now what JSON does not.
         """
-        self.check()
-        for key, before in self._noted().items():
+        if self.held:
+            self.check()
+        # A copy, as elsewhere: another thread of this request may be changing the session.
+        for key, before in (self._noted() if self.saved else dict(self.lent)).items():
             value = self.data.get(key, _ABSENT)
             if (None if value is _ABSENT else text(value)) != before:
                 return True
         return False
 
     def _noted(self) -> dict[str, str | None]:
-        """Return ``lent``, with the texts of what is as stored."""
-        # A copy, as elsewhere: another thread of this request may be changing the session.
+        """Return a copy of ``lent``, with the texts of what is as stored."""
         lent = dict(self.lent)
         if _AS_STORED in lent.values():
             stored = decode(self.seen).data
@@ -205,11 +205,13 @@ class Visit:
         """Count what was just stored as what was seen."""
         if self.max_age_set:
             self.send = self.send or "has another max_age"
-        self.live(self.id, data, expires_at)
-        self.stored, self.saved, self.old = True, True, None
-        self.max_age_set = self.rewrite = False
+        self.standing, self.seen, self.expires_at, self.old = LIVE, data, expires_at, None
+        self.stored = self.saved = self.known = True
+        self.max_age_set = self.rewrite = self.untouchable = False
         # Not emptied: another thread may have changed a key since the record was written.
-        self.lent.update(dict.fromkeys([*self.lent, *self.held], _AS_STORED))
+        self.lent.update(dict.fromkeys(self.lent, _AS_STORED))
+        if self.held:
+            self.lent.update(dict.fromkeys(self.held, _AS_STORED))
 
     def end(self, standing: Standing, id: str) -> None:
         """Stand for a session that has ended."""

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from ..expiry import moment
 from .attributes import Cookie, rendered
-from .values import MAX_DEPTH, SURROGATE, check_again
+from .values import MAX_DEPTH, SURROGATE, check_again, fit_names
 from .values import encode as encode_value
 
 RESERVED = frozenset({"cookie", "minisession"})
@@ -42,6 +42,8 @@ LONGEST_INT = 4_200
 _SPACE = " \t\n\r"
 # Our member, in a record that Express wrote; the cookie, in one that begins as usual.
 _NOTHING: dict[str, Any] = {}
+# No number of seconds or milliseconds.
+_TOO_LARGE = 1e300
 # Stands where two sessions differ; no attribute has it.
 _BLANK = "\0"
 
@@ -98,12 +100,9 @@ def decode(data: bytes, usual: bytes = b"") -> Record:
     Raises:
         ValueError: it is not a session, Express' or ours.  No bytes raise anything else.
     """
-    if usual and data.startswith(usual):
-        members = _parsed(b'{"minisession":{' + data[len(usual) :])
-        cookie = members.pop("cookie", _NOTHING)
-    else:
-        members = _parsed(data)
-        cookie = members.pop("cookie", None)
+    begins = usual and data.startswith(usual)
+    members = _parsed(b'{"minisession":{' + data[len(usual) :] if begins else data)
+    cookie = members.pop("cookie", _NOTHING if begins else None)
     max_age = None if cookie is _NOTHING else _max_age_in(cookie)
     created, user = _ours_in(members.pop("minisession", _NOTHING))
     # A shorter record has neither deep nesting nor long integers.
@@ -114,7 +113,9 @@ def decode(data: bytes, usual: bytes = b"") -> Record:
 
 def _parsed(data: bytes) -> dict[str, Any]:
     try:
-        text = data.decode().lstrip(_SPACE)
+        text = data.decode()
+        if text[:1] != "{":
+            text = text.lstrip(_SPACE)
         members, end = _decoder.raw_decode(text)
     except RecursionError:
         raise ValueError("nested too deep") from None
@@ -133,7 +134,7 @@ def _max_age_in(cookie: Any) -> float | None:
     # Express writes False after `cookie.expires = false`.
     if milliseconds is None or milliseconds is False:
         return None
-    if not _is_positive(milliseconds):
+    if not (type(milliseconds) in (float, int) and 0 < milliseconds < _TOO_LARGE):
         raise ValueError("originalMaxAge is not a number of milliseconds")
     seconds: float = milliseconds / 1000
     return seconds
@@ -143,9 +144,9 @@ def _ours_in(ours: Any) -> tuple[float | None, str | None]:
     if type(ours) is not dict:
         raise ValueError("no cookie object")
     created, user = ours.get("created"), ours.get("user")
-    if created is not None and not _is_positive(created):
+    if created is not None and not (type(created) in (float, int) and 0 < created < _TOO_LARGE):
         raise ValueError("created is not a time")
-    if user is not None and (type(user) is not str or not user or SURROGATE.search(user)):
+    if user is not None and (type(user) is not str or not user or not fit_names((user,))):
         raise ValueError("user is not text")
     return created, user
 
@@ -158,10 +159,6 @@ def _check_that_it_can_be_stored_again(data: bytes, members: dict[str, Any]) -> 
             check_again(key, value)
     except TypeError:
         raise ValueError("too deep, or with integers too long, to be stored again") from None
-
-
-def _is_positive(value: Any) -> bool:
-    return type(value) in (float, int) and 0 < value < 1e300
 
 
 def encode(record: Record, frame: Frame, expires_at: float) -> bytes:
