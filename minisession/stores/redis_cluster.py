@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
+from math import inf
+from time import sleep
 from typing import Any
 
 from redis.crc import key_slot
@@ -26,8 +28,8 @@ Address = tuple[str, int]
 
 SLOTS = 16384
 
-MAX_REDIRECTIONS = 5
-"""Of one command, by a Cluster that is moving its slots."""
+PAUSES = (0, 0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+"""Seconds before each redirection of a command is followed, and how many are."""
 
 MAX_PASSES = 8
 """Of a listing, over masters whose slots go on moving."""
@@ -168,12 +170,17 @@ class Cluster:
 
     def _follow(self, home: Address, command: Command, reply: Any) -> Any:
         """Go where the Cluster says that the key is (MOVED), or may be already (ASK)."""
-        for _ in range(MAX_REDIRECTIONS):
+        for pause in (*PAUSES, inf):
             if isinstance(reply, ResponseError) and code_of(reply) in OUTDATED:
                 self._refresh()
             target = redirection(reply)
             if target is None:
                 return reply
+            # Until two nodes agree whose the slot is, each sends the command to the other: that is
+            # soon over, and takes longer than a few round trips.
+            if pause >= left():
+                break
+            sleep(pause)
             home = self._remap((target.host or home[0], target.port))
             if target.moved and target.slot < SLOTS:
                 self._slots[target.slot] = home

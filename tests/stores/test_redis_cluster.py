@@ -24,7 +24,8 @@ from ..support.site import Site
 from redis.cluster import RedisCluster  # isort: skip
 from redis.exceptions import MovedError  # isort: skip
 from minisession.stores.redis import RedisStore  # isort: skip
-from minisession.stores.redis_deadline import PatientSocket  # isort: skip
+from minisession.stores import redis_cluster, redis_deadline  # isort: skip
+from minisession.stores.redis_deadline import Budget, PatientSocket  # isort: skip
 from minisession.stores.redis_node import Line  # isort: skip
 from ..support.rows import row
 
@@ -240,6 +241,54 @@ class TestMovingSlots:
             monkeypatch.setattr(Line, "exchange", always)
             with pytest.raises(StoreUnavailable, match="being moved"):
                 store.load("id")
+
+    @pytest.mark.parametrize("bounces", range(9))
+    def test_a_key_that_nodes_send_to_and_fro_is_found_once_they_agree(
+        self, cluster: Cluster, store: RedisStore, monkeypatch: pytest.MonkeyPatch, bounces: int
+    ) -> None:
+        """Two redirections are followed at once, and each further one after twice the time."""
+        store.create(id_on(0), b"data", inf)
+        pauses, _ = self.to_and_fro(cluster, store, monkeypatch, bounces, seconds=1.0)
+        stored = store.load(id_on(0))
+        assert stored is not None
+        assert stored.data == b"data"
+        assert pauses == [0, 0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32][:bounces]
+
+    @pytest.mark.parametrize(("seconds", "followed"), [(1.0, 8), (0.2, 6), (0.02, 3), (0.01, 2)])
+    def test_nodes_that_do_not_agree_in_the_time_that_a_call_has_are_an_outage(
+        self, cluster: Cluster, store: RedisStore, monkeypatch: pytest.MonkeyPatch, seconds: float, followed: int
+    ) -> None:
+        """A pause that would take all that is left is not begun: no node is asked with no time for the answer."""
+        pauses, asked = self.to_and_fro(cluster, store, monkeypatch, 100, seconds)
+        with pytest.raises(StoreUnavailable, match="being moved"):
+            store.load(id_on(0))
+        assert (len(pauses), len(asked)) == (followed, followed + 1)
+
+    def to_and_fro(
+        self, cluster: Cluster, store: RedisStore, patched: pytest.MonkeyPatch, bounces: int, seconds: float
+    ) -> tuple[list[float], list[Any]]:
+        """Have two nodes send so many commands to each other, and the last to the first; pauses alone take time.
+
+        Returns: the pauses, and what the nodes were asked, as they come.
+        """
+        link: Any = store._redis
+        link.budget = Budget(seconds)
+        pauses, asked = list[float](), list[Any]()
+        exchange, ports = Line.exchange, [node.port for node in cluster.nodes]
+
+        def bouncing(line: Any, commands: Any) -> Any:
+            if commands[0][0] == "CLUSTER":  # the map is fetched by the way
+                return exchange(line, commands)
+            asked.append(commands)
+            if len(asked) > bounces:
+                return exchange(line, commands)
+            port = ports[len(asked) % 2 if len(asked) < bounces else 0]
+            return [MovedError(f"{slot_of(f'sess:{id_on(0)}')} 127.0.0.1:{port}") for _ in commands]
+
+        patched.setattr(Line, "exchange", bouncing)
+        patched.setattr(redis_cluster, "sleep", pauses.append)
+        patched.setattr(redis_deadline, "monotonic", lambda: sum(pauses))
+        return pauses, asked
 
     @row("S8")
     def test_a_slot_that_no_node_has_is_an_outage_of_its_keys_alone(
