@@ -65,7 +65,7 @@ def test_a_secret_is_required() -> None:
         (b"", ValueError, "is empty"),
         ([], ValueError, "empty sequence"),
         ((), ValueError, "empty sequence"),
-        (iter([]), ValueError, "empty sequence"),
+        pytest.param(iter([]), ValueError, "empty sequence", id="iter([])"),
         (["a good one, and long enough", ""], ValueError, "is empty"),
         (["", "a good one, and long enough"], ValueError, "is empty"),
         (5, TypeError, "int"),
@@ -474,7 +474,7 @@ def test_an_attribute_that_is_none_is_refused(option: str, got: str) -> None:
 
 
 @row("O21")
-@pytest.mark.parametrize("got", [5, b"/", True, ["/"], object()], ids=repr)
+@pytest.mark.parametrize("got", [5, b"/", True, ["/"], pytest.param(object(), id="object()")], ids=repr)
 @pytest.mark.parametrize("option", ["path", "domain"])
 def test_an_attribute_is_str(option: str, got: Any) -> None:
     """Not bytes, and not what has a nice str()."""
