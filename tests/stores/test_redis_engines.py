@@ -224,7 +224,7 @@ def test_nothing_is_lost_and_nothing_revived_while_slots_move(
                 browser.visit(put("n", number))
             told["requests"] += 1
 
-    slots = range(0, 5460, 60)
+    slots = range(0, 5460, 20)
     with ThreadPoolExecutor(4) as threads:
         visits = [threads.submit(visit, name) for name in names]
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,13 +28,15 @@ def valkey_server() -> str:
 class Cluster:
     """Three masters that share the slots evenly."""
 
-    def __init__(self, nodes: Sequence[RedisServer]) -> None:
-        self.nodes = nodes
+    def __init__(self, nodes: Sequence[RedisServer], bus: Sequence[int]) -> None:
+        self.nodes, self.bus = nodes, bus  # the ports on which they talk to each other
         self.url = f"redis+cluster://127.0.0.1:{nodes[0].port}"
-        self.names = [node.client.execute_command("CLUSTER MYID") for node in nodes]
+        self.names: list[str] = [node.client.execute_command("CLUSTER MYID").decode() for node in nodes]
+        for node in nodes:  # redis-py's has one node for each address, where a handshake makes it two
+            node.client.set_response_callback("CLUSTER NODES", lambda reply, **_: reply)
 
-    def form(self, ports: Sequence[int]) -> None:
-        first, share = self.nodes[0].client, SLOTS // len(self.nodes) + 1
+    def form(self) -> None:
+        share = SLOTS // len(self.nodes) + 1
         for number, node in enumerate(self.nodes):
             node.client.execute_command(
                 *("CLUSTER", "ADDSLOTSRANGE", number * share, min(number * share + share, SLOTS) - 1)
@@ -43,8 +44,7 @@ class Cluster:
         until, meet_at = time.monotonic() + 3 * SOON, 0.0
         while not all(self.knows_all(node) for node in self.nodes):
             if time.monotonic() >= meet_at:  # a handshake that a busy machine lost is not repeated by itself
-                for node, port in zip(self.nodes, ports, strict=True):
-                    first.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, port)
+                self.meet(self.nodes[0])
                 meet_at = time.monotonic() + 2
             assert time.monotonic() < until
             time.sleep(0.02)
@@ -53,8 +53,31 @@ class Cluster:
         info = node.client.execute_command("CLUSTER INFO")
         return (info["cluster_state"], info["cluster_known_nodes"], info["cluster_slots_ok"]) == ("ok", "3", str(SLOTS))
 
-    def epoch(self, node: RedisServer) -> int:
-        return int(node.client.execute_command("CLUSTER INFO")["cluster_my_epoch"])
+    def meet(self, by: RedisServer) -> None:
+        """Have the others get a message of this node at once, also if they have met."""
+        for node, port in zip(self.nodes, self.bus, strict=True):
+            if node is not by:
+                by.client.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, port)
+
+    def lead(self, number: int) -> None:
+        """Give this node the highest epoch, known to all: what it claims then, no late message takes back."""
+        node, name = self.nodes[number], self.names[number]
+        until = time.monotonic() + SOON
+        while True:
+            epochs = [self.epochs(seen_by)[name] for seen_by, name in zip(self.nodes, self.names, strict=True)]
+            mine = epochs.pop(number)
+            if mine <= max(epochs):
+                node.client.execute_command("CLUSTER BUMPEPOCH")
+            elif all(self.epochs(seen_by)[name] == mine for seen_by in self.nodes):
+                return
+            self.meet(node)
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+    def epochs(self, seen_by: RedisServer) -> dict[str, int]:
+        """Return the epoch of each node's configuration, as this one knows it."""
+        lines: list[bytes] = seen_by.client.execute_command("CLUSTER NODES").splitlines()
+        return {words[0].decode(): int(words[6]) for words in map(bytes.split, lines)}
 
     def open(self, slot: int, source: int, target: int) -> None:
         """Begin to move a slot: what is there stays there, what is new goes to the target."""
@@ -75,31 +98,10 @@ class Cluster:
             node.client.execute_command("CLUSTER SETSLOT", slot, "STABLE")
 
     def give(self, slot: int, number: int) -> None:
-        """Make this node the slot's, whatever a message that is on its way says of another."""
-        self.nodes[number].client.execute_command("CLUSTER SETSLOT", slot, "NODE", self.names[number])
-        others = [node for node in self.nodes if node is not self.nodes[number]]
-        while self.epoch(self.nodes[number]) <= max(map(self.epoch, others)):
-            self.nodes[number].client.execute_command("CLUSTER BUMPEPOCH")
-        # A message that was under way may give it back on one of them: until all have agreed for a while.
-        agreed = 0
-        while agreed < 5:
-            mine = self.names[number]
-            name = mine.decode() if isinstance(mine, bytes) else mine
-            wrong = [node for node in self.nodes if self._owner(node, slot) != name]
-            for node in wrong:
-                node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", self.names[number])
-            agreed = 0 if wrong else agreed + 1
-            time.sleep(0.02)
-
-    def _owner(self, node: RedisServer, slot: int) -> str | None:
-        command = ["redis-cli", "-p", str(node.port), "cluster", "nodes"]
-        for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
-            name, *rest = line.split()
-            for span in rest[7:]:
-                first, _, last = span.partition("-")
-                if not span.startswith("[") and int(first) <= slot <= int(last or first):
-                    return name
-        return None
+        """Make this node the slot's: itself first, or the slot would be nobody's for a moment."""
+        self.lead(number)
+        for node in sorted(self.nodes, key=lambda node: node is not self.nodes[number]):
+            node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", self.names[number])
 
 
 def slot_of(key: str) -> int:
@@ -126,11 +128,11 @@ def user_on(number: int) -> str:
 def redis_masters(program: str | None = None, *options: str) -> Iterator[Cluster]:
     options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "60000", *options)
     options = (*options, "--cluster-require-full-coverage", "no")
-    ports = [free_port() for _ in range(3)]
+    bus = [free_port() for _ in range(3)]
     with ExitStack() as stack:
         nodes = [
-            stack.enter_context(redis_server(*options, "--cluster-port", str(port), program=program)) for port in ports
+            stack.enter_context(redis_server(*options, "--cluster-port", str(port), program=program)) for port in bus
         ]
-        cluster = Cluster(nodes)
-        cluster.form(ports)
+        cluster = Cluster(nodes, bus)
+        cluster.form()
         yield cluster
