@@ -242,6 +242,7 @@ class TestMovingSlots:
             with pytest.raises(StoreUnavailable, match="being moved"):
                 store.load("id")
 
+    @row("S8")
     @pytest.mark.parametrize("bounces", range(9))
     def test_a_key_that_nodes_send_to_and_fro_is_found_once_they_agree(
         self, cluster: Cluster, store: RedisStore, monkeypatch: pytest.MonkeyPatch, bounces: int
