@@ -17,13 +17,17 @@ from .. import checks
 MAX_PAIR = 4096
 """Bytes of name and value, the least that browsers keep (RFC 6265bis 5.6)."""
 
+MAX_NAME = MAX_PAIR - 100
+"""Characters; the rest is the value's."""
+
 MAX_ATTRIBUTE = 1024
 """Bytes of an attribute's value (RFC 6265bis 5.6)."""
 
 LONGEST_KEPT = 400 * 86400
 """Seconds; browsers shorten what is longer (RFC 6265bis 5.5)."""
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+# Without the "$" of old headers' attributes at the start.
+_NAME = re.compile(r"(?!\$)[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*\Z")
 _DOMAIN = re.compile(r"\.?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*\Z")
 
@@ -83,19 +87,12 @@ class Cookie:
     def _check_together(self) -> None:
         """Raise where two attributes contradict each other."""
         if self.samesite == "None" and self.secure is not True:
-            raise ValueError(
-                f'samesite="None" with secure={self.secure!r}: browsers refuse it without Secure;'
-                ' set secure=True, or samesite="auto" with secure="auto"'
-            )
+            fix = 'secure=True, or samesite="auto" with secure="auto"'
+            raise _contradiction('samesite="None"', fix, secure=self.secure)
         if self.samesite == "auto" and self.secure is False:
-            raise ValueError(
-                'samesite="auto" with secure=False would send SameSite=None without Secure;'
-                ' set secure="auto"'
-            )
+            raise _contradiction('samesite="auto"', 'secure="auto"', secure=self.secure)
         if self.partitioned and self.secure is not True:
-            raise ValueError(
-                f"partitioned=True with secure={self.secure!r}: browsers refuse it; set secure=True"
-            )
+            raise _contradiction("partitioned=True", "secure=True", secure=self.secure)
 
     def _set_word(self, name: str, words: tuple[str, ...]) -> None:
         got = getattr(self, name)
@@ -109,19 +106,14 @@ class Cookie:
 
     def check_name(self, name: str) -> None:
         """Raise ValueError where the prefix of ``name`` promises what this cookie does not keep."""
-        prefix = name.lower()
+        prefix, what = name.lower(), f"name={name!r}"
         if prefix.startswith(("__host-", "__secure-", "__http-")) and self.secure is not True:
-            raise ValueError(
-                f"name={name!r} needs secure=True, not {self.secure!r}:"
-                " browsers refuse it otherwise"
-            )
+            raise _contradiction(what, "secure=True", secure=self.secure)
         if prefix.startswith("__host-") and (self.domain is not None or self.path != "/"):
-            raise ValueError(
-                f'name={name!r} needs domain=None and path="/", not {self.domain!r} and'
-                f" {self.path!r}: browsers refuse it otherwise"
-            )
+            fix = 'domain=None and path="/"'
+            raise _contradiction(what, fix, domain=self.domain, path=self.path)
         if prefix.startswith(("__http-", "__host-http-")) and not self.httponly:
-            raise ValueError(f"name={name!r} needs httponly=True: browsers refuse it otherwise")
+            raise _contradiction(what, "httponly=True", httponly=self.httponly)
 
     def over(self, https: bool) -> tuple[bool, str | None]:
         """Return what ``secure`` and ``samesite`` are for a request over https or http."""
@@ -133,14 +125,7 @@ class Cookie:
 
 def check_name(name: Any) -> None:
     """Raise unless ``name`` can be a cookie's name: an RFC 6265 token that `Morsel` accepts."""
-    if not isinstance(name, str):
-        raise TypeError(f"name must be str, not {name!r}")
-    if not _TOKEN.match(name) or name.startswith("$"):
-        raise ValueError(
-            f"name={name[:80]!r} is not a cookie name: use letters, digits, '-', '_' and '.'"
-        )
-    if len(name) > MAX_PAIR - 100:
-        raise ValueError(f"name has {len(name)} characters: name and value share {MAX_PAIR} bytes")
+    _check_text("name", name, _NAME, "a cookie's name: letters, digits, '-', '_', '.'", MAX_NAME)
     if Morsel().isReservedKey(name):
         raise ValueError(f"name={name!r} is the name of a cookie attribute; choose another")
 
@@ -159,15 +144,21 @@ def rendered(cookie: Cookie, https: bool) -> str:
     return morsel.OutputString().removeprefix("name=").removeprefix('""') + rest
 
 
-def _check_text(name: str, value: Any, pattern: re.Pattern[str], rule: str) -> None:
+def _check_text(
+    name: str, value: Any, pattern: re.Pattern[str], rule: str, most: int = MAX_ATTRIBUTE
+) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be str, not {value!r}")
     if not pattern.match(value):
         raise ValueError(f"{name}={value[:80]!r} must be {rule}")
-    if len(value) > MAX_ATTRIBUTE:
-        raise ValueError(
-            f"{name} has {len(value)} characters: browsers drop attributes over {MAX_ATTRIBUTE}"
-        )
+    if len(value) > most:
+        raise ValueError(f"{name} has {len(value)} characters, and browsers keep at most {most}")
+
+
+def _contradiction(what: str, fix: str, **got: Any) -> ValueError:
+    """Return the error for something that the attributes which were ``got`` rule out."""
+    shown = " and ".join(f"{name}={value!r}" for name, value in got.items())
+    return ValueError(f"{what} with {shown}: browsers refuse it; set {fix}")
 
 
 def _warn(message: str) -> None:

@@ -74,10 +74,10 @@ def test_a_secret_is_required() -> None:
         (["a good one, and long enough", None], TypeError, "NoneType"),
         ([5], TypeError, "int"),
         ([["nested, and long enough"]], TypeError, "list"),
-        ({"name": "a good one, and long enough"}, TypeError, "a dict: give a list"),
-        ({"a good one, and long enough": "x"}.keys(), TypeError, "a dict_keys: give a list"),
-        ({"a good one, and long enough"}, TypeError, "a set: give a list"),
-        (frozenset({"a good one, and long enough"}), TypeError, "a frozenset: give a list"),
+        ({"name": "a good one, and long enough"}, TypeError, "list of them, of which the first signs, not dict"),
+        ({"a good one, and long enough": "x"}.keys(), TypeError, "the first signs, not dict_keys"),
+        ({"a good one, and long enough"}, TypeError, "the first signs, not set"),
+        (frozenset({"a good one, and long enough"}), TypeError, "the first signs, not frozenset"),
         (bytearray(b"a good one, and long enough"), TypeError, "int"),
         ("half a pair \ud800, and long enough", ValueError, "UTF-8; give it as bytes"),
     ],
@@ -321,7 +321,7 @@ PREFIXED: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("name", "options", "mend"), PREFIXED)
 def test_a_prefix_is_a_promise(name: str, options: dict[str, Any], mend: str) -> None:
     """Browsers refuse the cookie otherwise, whatever the case of the prefix."""
-    refused(ValueError, f"name={name!r} needs", mend, name=name, cookie=Cookie(**options))
+    refused(ValueError, f"name={name!r} with ", "; set ", mend, name=name, cookie=Cookie(**options))
 
 
 @row("O15")
