@@ -26,15 +26,13 @@ class Exchange:
 
     def look(self) -> Visit:
         """Return what this request knows of its session; the first look loads it."""
-        if self.visit is None:
-            if self.environ is None:
-                raise SessionError(
-                    "the response is complete, and this request never looked at its session"
-                )
-            # Threads that share a request share its session: the one that the first of them found.
-            found: Visit = self.__dict__.setdefault("visit", self.lifecycle.open(self.environ))
-            return found
-        return self.visit
+        if self.visit is not None:
+            return self.visit
+        if self.environ is None:
+            raise SessionError("the response is complete, and its session was never looked at")
+        # Threads that share a request share its session: the one that the first of them found.
+        found: Visit = self.__dict__.setdefault("visit", self.lifecycle.open(self.environ))
+        return found
 
     def writable(self) -> Visit:
         """Return the same, where the session can be changed."""
@@ -42,9 +40,7 @@ class Exchange:
         if self.phase == "closed":
             raise SessionError("the response is complete: change the session before the body ends")
         if visit.standing is DESTROYED:
-            raise SessionError(
-                "this session was destroyed: call regenerate() to start an empty one"
-            )
+            raise SessionError("this session was destroyed: call regenerate() for an empty one")
         if self.phase != "open" and visit.standing is not LIVE:
             self.before_headers("a session that is new now cannot reach the browser")
         return visit

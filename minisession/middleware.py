@@ -217,9 +217,7 @@ def _is_file(body: object, wrapper: object, returned: list[object]) -> bool:
 
 def _checked(store: Store) -> Store:
     if isinstance(store, type):
-        raise TypeError(
-            f"store must be an instance: write store={store.__name__}(...), with the brackets"
-        )
+        raise TypeError(f"store must be an instance: write store={store.__name__}(...)")
     missing = ", ".join(verb for verb in VERBS if not hasattr(store, verb))
     if missing:
         # A URL may hold a password.

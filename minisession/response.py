@@ -64,9 +64,7 @@ class Response:
         self.send()
         if self._write is None:
             # hypercorn and bjoern return none, and what is written must not be lost silently.
-            raise TypeError(
-                "the server's start_response returned no write(): return the body instead"
-            )
+            raise TypeError("the server's start_response returned no write(): return the body")
         self._write(data)
 
     def send(self) -> None:
@@ -94,19 +92,20 @@ class Response:
         if self._exchange.visit is None:
             return headers
         headers = list(headers)
-        varies = cached = None
-        for name, value in headers:
+        vary, fields, cached = None, "", None
+        for at, (name, value) in enumerate(headers):
             lower = name.lower()
             if lower == "vary":
-                varies = value
+                vary, fields = at, f"{fields},{value}"
             elif lower == "cache-control":
                 cached = value
             elif lower == "set-cookie":
                 self._look_at_cookie(value)
-        if varies is None:
+        if vary is None:
             headers.append(("Vary", "Cookie"))
-        else:
-            _vary_on_cookie(headers)
+        elif not {"cookie", "*"} & {field.strip() for field in fields.lower().split(",")}:
+            name, value = headers[vary]
+            headers[vary] = (name, f"{value}, Cookie" if value.strip() else "Cookie")
         if self._cookie is not None:
             if cached is None:
                 # A cache would hand one visitor's cookie to others.
@@ -229,12 +228,3 @@ class Response:
 
     def _tell_error(self, what: str, error: Exception) -> None:
         self._exchange.lifecycle.journal.error(f"{what}: %s: %s", type(error).__name__, error)
-
-
-def _vary_on_cookie(headers: list[tuple[str, str]]) -> None:
-    """Add Cookie to the last Vary header, unless one has it already."""
-    varies = [(at, value) for at, (name, value) in enumerate(headers) if name.lower() == "vary"]
-    fields = {field.strip().lower() for _, value in varies for field in value.split(",")}
-    if not fields & {"cookie", "*"}:
-        last, value = varies[-1]
-        headers[last] = (headers[last][0], f"{value}, Cookie" if value.strip() else "Cookie")
