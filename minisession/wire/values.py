@@ -108,11 +108,12 @@ def fit_names(names: Iterable[Any]) -> bool:
 
 def _fits_as_base(value: Any, depth: int) -> bool:
     """Return whether a subclass' value, as of IntEnum, fits: JSON keeps what it is made of."""
-    bases: tuple[Any, ...] = (str, int, float, dict, list)
-    for base in bases:
-        if isinstance(value, base) and type(value) is not base:
-            return fit((base(value),), depth)
-    return False
+    if isinstance(value, str):
+        # Not str(), which Django's SafeString answers with itself.
+        return fit((str.__str__(value),))
+    bases: tuple[Any, ...] = (int, float, dict, list)
+    plain = [base(value) for base in bases if isinstance(value, base)]
+    return bool(plain) and fit(plain, depth)
 
 
 def _explain(value: Any, path: tuple[str | int, ...]) -> None:

@@ -218,6 +218,22 @@ class Color(str, Enum):
     TEAL = "teal"
 
 
+class SafeString(str):
+    def __str__(self) -> str:
+        return self
+
+
+@pytest.mark.parametrize("text", [Color.TEAL, SafeString("teal")], ids=["enum", "as Django's"])
+def test_text_of_a_subclass_is_stored_as_its_own_text(text: str) -> None:
+    """Whatever its str() is: a name, or itself, as that of Django's text that is marked as safe."""
+    browser = logged_in(Site(), color="")
+
+    browser.visit(put("color", text))
+
+    stored = browser.visit(lambda session: session["color"])
+    assert (stored, type(stored)) == ("teal", str)
+
+
 def test_text_of_a_subclass_is_the_text_that_it_is_stored_as() -> None:
     """Assigned where it is already, or compared after it was saved, it is no change."""
     site = Site()
