@@ -15,8 +15,7 @@ def seconds(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
     if not 0 < value < _MOST_SECONDS:
-        shown = _shown(value)
-        raise ValueError(f"{name} must be a positive, finite number of seconds, not {shown}")
+        raise ValueError(f"{name} must be a finite number of seconds above 0, not {_shown(value)}")
 
 
 def count(name: str, value: Any) -> None:

@@ -20,6 +20,7 @@ REFUSAL = (
     b"403 Forbidden: another site's page sent this request."
     b" Open the page here, and try again from there.\n"
 )
+HEADERS = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(REFUSAL)))]
 
 _ORIGIN = re.compile(r"(?ai)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
 _DEFAULT_PORT = {"http": ":80", "https": ":443"}
@@ -71,9 +72,7 @@ class CrossOriginProtection:
             "403 for a cross-origin request: Sec-Fetch-Site %.80a, Origin %.80a, Host %.80a",
             *map(environ.get, ("HTTP_SEC_FETCH_SITE", "HTTP_ORIGIN", "HTTP_HOST")),
         )
-        length = str(len(REFUSAL))
-        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", length)]
-        start_response("403 Forbidden", headers)
+        start_response("403 Forbidden", [*HEADERS])
         return [REFUSAL]
 
     def _is_excepted(self, environ: dict[str, Any]) -> bool:
@@ -99,8 +98,7 @@ def is_cross_origin(environ: dict[str, Any]) -> bool:
 
 
 def _field(environ: dict[str, Any], name: str) -> str:
-    value: str = environ.get(name, "")
-    return value.strip(" \t")  # as servers should have done
+    return str(environ.get(name, "")).strip(" \t")  # as servers should have done
 
 
 def _texts(argument: str, values: Iterable[str]) -> Iterable[str]:
@@ -127,7 +125,5 @@ def _origin(text: str) -> str:
 def _path(text: str) -> str:
     """Return a path as PEP 3333 gives them."""
     if not text.startswith("/") or re.search("[*?#]", text):
-        raise ValueError(
-            f"exempt has {text!r}: write a whole path, such as '/webhook'; there are no patterns"
-        )
+        raise ValueError(f"exempt has {text!r}: write a whole path, as '/hook', without patterns")
     return text.encode().decode("latin-1")

@@ -25,12 +25,9 @@ T = TypeVar("T")
 def _check_item(key: Any, value: Any) -> None:
     """Raise the error for a key or value that does not fit."""
     if not isinstance(key, str):
-        kind = type(key).__name__
-        raise TypeError(f"a session's keys are str, as JSON's are, not {kind}: use str(key)")
+        raise TypeError(f"a session's keys are str, not {type(key).__name__}: use str(key)")
     if key in RESERVED:
-        raise ValueError(
-            f"session[{key!r}] is reserved for the record's own members: use another key"
-        )
+        raise ValueError(f"session[{key!r}] is reserved for the record itself: use another key")
     check(key, key)
     check(key, value)
 

@@ -115,7 +115,8 @@ def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None 
     for sweep in range(MAX_SWEEPS):
         listed, followed = set[str](), set[str]()
         found = False
-        for id in store.ids(user) if complete else _all_of(store, belongs):
+        ids = store.ids(user) if complete else (id for id in store.ids() if belongs(store.load(id)))
+        for id in ids:
             listed.add(id)
             first = _replaced(store, id, kept, belongs) if id in kept else id
             if first is not None and first not in followed:
@@ -165,17 +166,11 @@ def _is_missing(store: ListingStore, keep: Session, user: str, listed: set[str])
     return stored is not None and bool(stored.data)
 
 
-def _all_of(store: ListingStore, belongs: Belongs) -> Iterator[str]:
-    """Return the ids of a user's sessions, found by looking at every session there is."""
-    return (id for id in store.ids() if belongs(store.load(id)))
-
-
 def _check(store: ListingStore, user: str) -> None:
     if not hasattr(store, "ids"):
         kind = type(store).__name__
         raise TypeError(f"{kind} does not list sessions: it has no ids(); see ListingStore")
     if not isinstance(user, str):
-        kind = type(user).__name__
-        raise TypeError(f"user must be str, not {kind}: what regenerate(user=…) was given")
+        raise TypeError(f"user must be str, not {type(user).__name__}: use str(user.id)")
     if not user:
         raise ValueError("user is empty: sessions without a user are not listed")
