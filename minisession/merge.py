@@ -29,10 +29,8 @@ def merge(
         mine, other = changed(base, ours, key), changed(base, theirs, key)
         if (mine and key not in ours) or (other and key not in theirs):
             continue
-        if not mine and (other or _is_ordered_anew(base[key], ours[key], theirs[key])):
-            merged[key] = theirs[key]
-        else:
-            merged[key] = ours[key]
+        gives_way = not mine and (other or _is_ordered_anew(base[key], ours[key], theirs[key]))
+        merged[key] = theirs[key] if gives_way else ours[key]
     return merged
 
 
