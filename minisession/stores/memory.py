@@ -3,8 +3,8 @@
 The records are the truth.  Each is one dict entry, so that `load` needs no lock.  `Order` leads to
 them: by when they end, and by whose they are.  What ends first is freed first, and evicted first.
 
-What is to change is written down before it does.  What an exception interrupts (a signal's, a
-`RecursionError`, a `MemoryError`), the next call completes, so that nothing stays out of step.
+What takes more than one statement to change is written down before.  What an exception interrupts
+(a signal's, a `RecursionError`, a `MemoryError`), the next call completes: all stays in step.
 
 What grows is a dict of str, bytes and float, which CPython's garbage collector does not walk, and
 one of many small ones: a large one stops all threads when it grows.
@@ -20,7 +20,7 @@ from math import inf
 
 from .. import checks
 from ..errors import StoreUnavailable
-from .base import TOMBSTONE, TOMBSTONE_LIFE, Stored
+from .base import TOMBSTONE_LIFE, Stored
 from .memory_order import Key, Order
 
 FREED_PER_CALL = 128  # records that a call frees, or brings up to date; less than a millisecond
@@ -39,17 +39,9 @@ LAG = 0.01
 _HEAD = struct.Struct("=ddQI")
 _HEAD_SIZE = _HEAD.size
 _head_of: Callable[[bytes], tuple[float, float, int, int]] = _HEAD.unpack_from
-_ABSENT = _HEAD.pack(-inf, 0, 0, _HEAD_SIZE)
-
-# The key of a user's session among those of all users.
-_USER_KEY = struct.Struct(">qd")
+_ABSENT = _HEAD.pack(-inf, -inf, 0, _HEAD_SIZE)
 
 _Clock = Callable[[], float]
-
-_Entry = tuple[bytes, float, int, bytes, tuple[tuple[Order, Key], ...]]
-"""A record, when it ends, the size of its data, its owner, and its orders with its keys there."""
-
-_NOTHING: _Entry = b"", inf, 0, b"", ()
 
 
 class MemoryStore:
@@ -77,8 +69,9 @@ class MemoryStore:
         self._max_sessions, self._max_bytes, self._clock = max_sessions, max_bytes, clock
         self._max_of_user = max(100, max_sessions // 100)
         self._shards = max_sessions // SHARD_SIZE + 1
-        self._live = self._bytes = self._rotations = 0
-        self._change: tuple[tuple[tuple[str, _Entry, _Entry], ...], int, int] | None = None
+        # Nothing ends before `_due`, which is -inf while a change is written down.
+        self._live, self._bytes, self._rotations, self._due = 0, 0, 0, inf
+        self._change: tuple[tuple[tuple[str, bytes, bytes], ...], int, int, float] | None = None
         self._lock = threading.Lock()
         self._start_over()
 
@@ -86,7 +79,6 @@ class MemoryStore:
         self._records: list[dict[str, bytes]] = [{} for _ in range(self._shards)]
         self._anonymous, self._owned, self._buried, self._users = four = [Order(n) for n in HALVES]
         self._parts: list[list[Key]] = [self._records, *(order.pieces for order in four)]
-        self._due = inf  # nothing ends before
 
     def __len__(self) -> int:
         """Return how many sessions are held; what has expired and is not yet freed counts."""
@@ -99,7 +91,7 @@ class MemoryStore:
     def load(self, id: str) -> Stored | None:
         """Return the record, or None."""
         now = self._clock()
-        if self._due <= now or self._change is not None:
+        if self._due <= now:
             with self._lock:
                 self._free(now)
         packed = self._records[hash(id) % self._shards].get(id, _ABSENT)
@@ -108,17 +100,40 @@ class MemoryStore:
 
     def create(self, id: str, data: bytes, expires_at: float, user: str | None = None) -> bool:
         """Store a new record, in the place of others if the store is full."""
-        return self._write(id, b"", data, expires_at, user)
+        with self._lock:
+            now, owner = self._clock(), _owner(user)
+            if self._find(id, now) is not _ABSENT:
+                return False
+            self._make_room(id, _ABSENT, len(data), owner, now)
+            record = _HEAD.pack(expires_at, expires_at, 0, _HEAD_SIZE + len(owner)) + owner + data
+            return self._commit(1, len(data), (id, _ABSENT, record))
 
     def replace(
         self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None
     ) -> bool:
         """Store ``data`` if the record is still ``seen``."""
-        return seen != TOMBSTONE and self._write(id, seen, data, expires_at, user)
+        with self._lock:
+            now, owner = self._clock(), _owner(user)
+            was = self._find(id, now)
+            _, key, born, start = _head_of(was)
+            if not seen or was[start:] != seen:
+                return False
+            more = len(data) - len(seen)
+            stays = 0 <= expires_at - key <= LAG * (expires_at - now)
+            if stays and self._bytes + more <= self._max_bytes and was[_HEAD_SIZE:start] == owner:
+                new = _HEAD.pack(expires_at, key, born, start) + owner + data
+                # Nothing else changes.  CPython lets no signal in between these two assignments.
+                self._records[hash(id) % self._shards][id], self._bytes = new, self._bytes + more
+                return True
+            self._make_room(id, was, len(data), owner, now)
+            new = _HEAD.pack(expires_at, expires_at, born, _HEAD_SIZE + len(owner)) + owner + data
+            # Each request brings a copy of its id, and one is enough.
+            self._records[hash(id) % self._shards].get(probe := _Probe(id))
+            return self._commit(0, more, (probe.met, was, new))
 
     def touch(self, id: str, seen: bytes, expires_at: float, user: str | None = None) -> bool:
         """Move the expiry if the record is still ``seen``."""
-        return seen != TOMBSTONE and self._write(id, seen, seen, expires_at, user)
+        return self.replace(id, seen, seen, expires_at, user)
 
     def rotate(
         self, old: str, seen: bytes, new: str, data: bytes, expires_at: float,
@@ -126,32 +141,33 @@ class MemoryStore:
     ) -> bool:  # fmt: skip
         """Store ``data`` under ``new``, a tombstone under ``old``, if that is still ``seen``."""
         with self._lock:
-            now = self._clock()
+            now, owner = self._clock(), _owner(user)
             free, was = self._find(new, now), self._find(old, now)
-            if free[0] or seen == TOMBSTONE or not _holds(was, seen):
+            _, _, born, start = _head_of(was)
+            if free is not _ABSENT or not seen or was[start:] != seen:
                 return False
-            self._rotations += 1
-            record = self._fit(old, was, data, expires_at, _owner(user), self._rotations, now)
-            born, heir = _head_of(was[0])[2], _owner(new if inherits else None)
-            tombstone = _pack(now + TOMBSTONE_LIFE, self._rotations, born, heir, TOMBSTONE)
+            self._make_room(old, was, len(data), owner, now)
+            self._rotations = turn = self._rotations + 1
+            fresh = _HEAD.pack(expires_at, expires_at, turn, _HEAD_SIZE + len(owner)) + owner + data
+            heir = _owner(new) if inherits else b""
+            tombstone = _HEAD.pack(now + TOMBSTONE_LIFE, turn, born, _HEAD_SIZE + len(heir)) + heir
             # The new one first: where `load` sees a tombstone, it sees the heir as well.
-            self._commit((new, free, record), (old, was, self._entry(tombstone)))
-            return True
+            steps = (new, _ABSENT, fresh), (old, was, tombstone)
+            return self._commit(0, len(data) - len(seen), *steps)
 
     def heir(self, id: str) -> str | None:
         """Return the id that inherited from a tombstone, or None."""
         with self._lock:
-            packed, _, size, _, _ = self._find(id, self._clock())
-        heir = packed[_HEAD_SIZE + 1 :].decode("utf-8", "surrogatepass") if not size else ""
-        return heir or None
+            was = self._find(id, self._clock())
+        heir = was[_HEAD_SIZE + 1 :] if len(was) == _head_of(was)[3] else b""
+        return heir.decode("utf-8", "surrogatepass") or None
 
     def delete(self, id: str) -> bool:
         """Delete the record; a tombstone stays."""
         with self._lock:
             was = self._find(id, self._clock())
-            if was[2]:
-                self._commit((id, was, _NOTHING))
-            return was[2] > 0
+            size = len(was) - _head_of(was)[3]
+            return size > 0 and self._commit(-1, -size, (id, was, _ABSENT))
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
@@ -184,7 +200,7 @@ class MemoryStore:
         with self._lock:
             self._commit()
             ended, parts = self._live, self._parts
-            self._change = (), 0, 0
+            self._due, self._change = -inf, ((), 0, 0, inf)
             self._commit()
         # To free the memory takes longer than to forget: others come in between.
         for part in parts:
@@ -201,77 +217,43 @@ class MemoryStore:
 
     # Inside, under the lock
 
-    def _write(self, id: str, seen: bytes, data: bytes, end: float, user: str | None) -> bool:
-        with self._lock:
-            now = self._clock()
-            was = self._find(id, now)
-            if not _holds(was, seen):
-                return False
-            born = _head_of(was[0] or _ABSENT)[2]
-            self._commit((id, was, self._fit(id, was, data, end, _owner(user), born, now)))
-            return True
-
-    def _find(self, id: str, now: float) -> _Entry:
+    def _find(self, id: str, now: float) -> bytes:
         """Return what is there and lives, after freeing some of what does not."""
-        if self._due <= now or self._change is not None:
+        if self._due <= now:
             self._free(now)
-        packed = self._records[hash(id) % self._shards].get(id)
-        was = self._entry(packed) if packed else _NOTHING
-        if was[1] <= now:
-            self._commit((id, was, _NOTHING))
-            return _NOTHING
-        return was
-
-    def _entry(self, packed: bytes) -> _Entry:
-        end, key, _, start = _head_of(packed)
-        size, owner = len(packed) - start, packed[_HEAD_SIZE:start]
-        if size and owner:
-            user_key = _USER_KEY.pack(hash(owner), key)
-            return packed, end, size, owner, ((self._owned, key), (self._users, user_key))
-        place = (self._anonymous, key) if size else (self._buried, end)
-        return packed, end, size, b"", (place,)
+        was = self._records[hash(id) % self._shards].get(id, _ABSENT)
+        # More may have expired than one call frees.
+        late = self._due <= now and was is not _ABSENT and _head_of(was)[0] <= now
+        return _ABSENT if late and self._meet(id) else was
 
     def _free(self, now: float) -> int:
         """Complete what was interrupted, and free what has expired; return how many sessions."""
-        self._commit()
-        held, met, due = self._live, 0, inf
+        if self._change is not None:
+            self._commit()
+        held, left, due = self._live, FREED_PER_CALL, inf
         for order in (self._anonymous, self._owned, self._buried):
-            while (first := order.first()) and first[0] <= now and met < FREED_PER_CALL:
-                met += 1
+            while (first := order.first()) and first[0] <= now and left:
+                left -= 1
                 self._meet(first[1], now)
-            if first and first[0] < due:
-                due = first[0]
+            due = min(due, first[0]) if first else due
         self._due = due
         return held - self._live
 
-    def _meet(self, id: str, moment: float) -> bool:
-        """Drop a record that ends by then, or when its key says; else bring its key up to date."""
-        was = packed, end, _, _, places = self._entry(self._records[hash(id) % self._shards][id])
-        if ends := end <= moment or end == places[0][1]:
-            self._commit((id, was, _NOTHING))
-        else:
-            new = _HEAD.pack(end, end, *_head_of(packed)[2:]) + packed[_HEAD_SIZE:]
-            self._commit((id, was, self._entry(new)))
-        return ends
-
-    def _fit(
-        self, id: str, was: _Entry, data: bytes, end: float, user: bytes, born: int, now: float
-    ) -> _Entry:
-        """Return a new entry, after evicting others until it fits in the place of another."""
-        packed, _, size, owner, places = was
-        sessions, room = self._max_sessions - (not packed), self._max_bytes + size - len(data)
-        if len(data) > self._max_bytes:
-            raise StoreUnavailable(f"{len(data)} bytes are more than max_bytes={self._max_bytes}")
-        if user and user != owner:
-            while self._users.count_between(*_span(user)) >= self._max_of_user:
-                self._evict(self._users, id, *_span(user))
-        while self._live > sessions or self._bytes > room:
+    def _make_room(self, id: str, was: bytes, size: int, owner: bytes, now: float) -> None:
+        """Evict others until so many bytes of the owner's fit in the place of what was there."""
+        start = _head_of(was)[3]
+        new, room = was is _ABSENT, self._max_bytes - size + len(was) - start
+        if size > self._max_bytes:
+            raise StoreUnavailable(f"{size} bytes are more than max_bytes={self._max_bytes}")
+        if self._live >= self._max_of_user and owner not in (b"", was[_HEAD_SIZE:start]):
+            while self._users.count_between(*_span(owner)) >= self._max_of_user:
+                self._evict(self._users, id, *_span(owner))
+        while self._bytes > room or self._live + new > self._max_sessions:
             if self._due <= now and self._evict(self._owned, id, -inf, now):
                 continue
-            if not (self._evict(self._anonymous, id) or self._evict(self._users, id, *_span(user))):
-                self._evict(self._owned, id)
-        near = packed and user == owner and 0 <= end - places[0][1] <= LAG * (end - now)
-        return self._entry(_pack(end, places[0][1] if near else end, born, user, data))
+            if self._evict(self._anonymous, id) or self._evict(self._users, id, *_span(owner)):
+                continue
+            self._evict(self._owned, id)
 
     def _evict(self, order: Order, spared: str, low: Key = -inf, high: Key = inf) -> bool:
         """Drop what ends first, of what lies between two keys; return whether there was any."""
@@ -283,36 +265,62 @@ class MemoryStore:
             place = order.after(*place)
         return False
 
-    def _commit(self, *steps: tuple[str, _Entry, _Entry]) -> None:
-        """Put entries in the place of others: all, or none.  Complete what was interrupted."""
+    def _meet(self, id: str, moment: float = inf) -> bool:
+        """Drop a record that ends by then, or when its key says; else bring its key up to date."""
+        was = self._records[hash(id) % self._shards][id]
+        end, key, born, start = _head_of(was)
+        if ends := end <= moment or end == key:
+            # A tombstone is not a session, and has no bytes.
+            self._commit(-(start < len(was)), start - len(was), (id, was, _ABSENT))
+        else:
+            self._commit(0, 0, (id, was, _HEAD.pack(end, end, born, start) + was[_HEAD_SIZE:]))
+        return ends
+
+    def _commit(self, live: int = 0, size: int = 0, *steps: tuple[str, bytes, bytes]) -> bool:
+        """Take all steps, or none, to so many more sessions and bytes; or those that are left.
+
+        A step is an id, its record, and the one that takes its place.  Returns True.
+        """
         if steps:
-            self._change = steps, self._live, self._bytes
+            change = steps, self._live + live, self._bytes + size, self._due
+            self._due, self._change = -inf, change
         if self._change is None:
-            return
-        steps, live, size = self._change
+            return True
+        steps, live, size, due = self._change
         if not steps:  # everything goes
             self._start_over()
-        for id, (_, _, had, _, was), (packed, _, has, _, will) in steps:
-            live, size = live + (has > 0) - (had > 0), size + has - had
-            if was != will:
-                # Each request brings a copy of its id, and one is enough.
-                kept = was[0][0].kept(was[0][1], id) if was and will else id
-                for order, key in was:
-                    order.discard(key, id)
-                for order, key in will:
-                    order.add(key, kept)
-                if will and will[0][1] < self._due:
-                    self._due = will[0][1]
-            if packed:
-                self._records[hash(id) % self._shards][id] = packed
-            else:
+        for id, was, new in steps:
+            if was is not _ABSENT:
+                self._index(Order.discard, id, was)
+            if new is _ABSENT:
                 self._records[hash(id) % self._shards].pop(id, None)
-        self._live, self._bytes = live, size
-        self._change = None
+            else:
+                due = min(due, self._index(Order.add, id, new))
+                self._records[hash(id) % self._shards][id] = new
+        self._live, self._bytes, self._due, self._change = live, size, due, None
+        return True
+
+    def _index(self, change: Callable[[Order, Key, str], None], id: str, packed: bytes) -> float:
+        """Change the orders that lead to a record; return when it ends, as they know it."""
+        end, key, _, start = _head_of(packed)
+        if start == len(packed):
+            change(self._buried, end, id)
+            return end
+        if start > _HEAD_SIZE:
+            # Among those of all users, a user's lie together.
+            change(self._users, struct.pack(">qd", hash(packed[_HEAD_SIZE:start]), key), id)
+        change(self._owned if start > _HEAD_SIZE else self._anonymous, key, id)
+        return key
 
 
-def _pack(end: float, key: float, born: int, owner: bytes, data: bytes) -> bytes:
-    return _HEAD.pack(end, key, born, _HEAD_SIZE + len(owner)) + owner + data
+class _Probe(str):
+    """An id that learns which object a dict has as this key, as the dict compares the two."""
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: Key) -> bool:
+        self.met = other
+        return str.__eq__(self, other)
 
 
 def _owner(name: str | None) -> bytes:
@@ -320,12 +328,6 @@ def _owner(name: str | None) -> bytes:
     return b"" if name is None else b"@" + name.encode("utf-8", "surrogatepass")
 
 
-def _holds(entry: _Entry, data: bytes) -> bool:
-    """Return whether an entry has these data, or is nothing if there are none."""
-    return entry[2] == len(data) and entry[0].endswith(data) if data else not entry[0]
-
-
 def _span(owner: bytes) -> tuple[bytes, bytes]:
     """Return between which keys a user's lie."""
-    prefix = hash(owner).to_bytes(8, "big", signed=True)
-    return prefix, prefix + b"\xff" * 8
+    return struct.pack(">q", hash(owner)), struct.pack(">qq", hash(owner), -1)

@@ -31,7 +31,9 @@ class Order:
 
     def add(self, key: Key, id: str) -> None:
         """Add an id."""
-        at = bisect_left(self.pieces, (key, id), 1) - 1
+        at = len(self.pieces) - 1
+        if at and (key, id) <= self.pieces[at]:
+            at = bisect_left(self.pieces, (key, id), 1, at) - 1
         start, first, piece = self.pieces[at]
         if piece is self._sorted and (id in piece or key <= next(reversed(piece.values()), key)):
             self._sorted = {}
@@ -43,16 +45,13 @@ class Order:
 
     def discard(self, key: Key, id: str) -> None:
         """Remove an id, if it is there with this key."""
-        at = bisect_left(self.pieces, (key, id), 1) - 1
-        piece = self.pieces[at][2]
+        pieces = self.pieces
+        at = 0 if pieces[0][2].get(id) == key else bisect_left(pieces, (key, id), 1) - 1
+        piece = pieces[at][2]
         if piece.get(id) == key:
             del piece[id]
-        if not piece and len(self.pieces) > 1:
-            del self.pieces[at]
-
-    def kept(self, key: Key, id: str) -> str:
-        """Return the very object that is kept as this id."""
-        return next(filter(id.__eq__, self.pieces[self._find(key, id)][2]), id)
+        if not piece and len(pieces) > 1:
+            del pieces[at]
 
     def first(self) -> tuple[Key, str] | None:
         """Return the first key, and its id."""
@@ -79,10 +78,10 @@ class Order:
 
     def count_between(self, low: Key, high: Key) -> int:
         """Return how many ids lie there, or 0 if one piece holds them all."""
-        first = self._find(low, "")
-        if first + 1 == len(self.pieces) or self.pieces[first + 1][0] > high:
+        after = bisect_left(self.pieces, (low, ""), 1)
+        if after == len(self.pieces) or self.pieces[after][0] > high:
             return 0
-        pieces = [piece for _, _, piece in self.pieces[first : self._find(high, "") + 1]]
+        pieces = [piece for _, _, piece in self.pieces[after - 1 : self._find(high, "") + 1]]
         ends = [*pieces[0].values(), *pieces[-1].values()]
         return sum(map(len, pieces)) - len([key for key in ends if not low < key < high])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import gc
 import random
 import sys
@@ -724,6 +725,25 @@ class TestCost:
         assert store.touch(id, b"2", clock() + 62, "ada")
 
         assert sys.getrefcount(id) == known
+
+    @pytest.mark.parametrize("user", [None, "ada"])
+    def test_a_write_that_moves_nothing_takes_few_steps(self, clock: Clock, user: str | None) -> None:
+        """Where a session ends but a little later, nothing that leads to it is touched."""
+        store = full(clock, *((f"{n}", user) for n in range(90)))
+        before = [dict(part) for order in (store._anonymous, store._owned, store._users) for *_, part in order.pieces]
+        assert steps(store, lambda: store.replace("7", b"data", b"more data", clock() + HOUR + 30, user)) < 30
+        assert steps(store, lambda: store.touch("8", b"data", clock() + HOUR + 30, user)) < 30
+        assert steps(store, lambda: store.load("8")) < 10
+        after = [part for order in (store._anonymous, store._owned, store._users) for *_, part in order.pieces]
+        assert before == after
+        sound(store)
+
+    def test_no_signal_comes_between_a_record_and_the_count_of_its_bytes(self) -> None:
+        """CPython looks for signals after calls and jumps; there is neither."""
+        code = [step for step in dis.get_instructions(MemoryStore.replace) if step.opname != "CACHE"]
+        at = next(n for n, step in enumerate(code) if step.opname == "STORE_SUBSCR")
+        assert [step.opname.startswith("LOAD_FAST") for step in code[at + 1 : at + 2]] == [True]
+        assert (code[at + 2].opname, code[at + 2].argval) == ("STORE_ATTR", "_bytes")
 
     @pytest.mark.parametrize("verb", ["load", "create"])
     def test_a_call_frees_a_few_and_a_thousand_calls_free_a_hundred_thousand(self, clock: Clock, verb: str) -> None:

@@ -93,6 +93,7 @@ VERBS: dict[str, Callable[[MemoryStore, float], object]] = {
     "create for a user": lambda store, now: store.create("new", b"data", now + 1010, "user 1"),
     "create a large one": lambda store, now: store.create("new", b"y" * 300, now + 1010, "user 2"),
     "replace": lambda store, now: store.replace("13", b"data", b"new!", now + 2000),
+    "replace in its place": lambda store, now: store.replace("13", b"data", b"more data", Clock()() + 1013),
     "replace and log in": lambda store, now: store.replace("12", b"data", b"y" * 300, now + 900, "user 2"),
     "touch": lambda store, now: store.touch("11", b"data", now + 5000, "user 2"),
     "shorten": lambda store, now: store.touch("10", b"data", now + 1, "user 1"),

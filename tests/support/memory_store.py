@@ -19,13 +19,15 @@ def sound(store: MemoryStore) -> None:
     orders = (store._anonymous, store._owned, store._buried, store._users)
     there = [[(id, key) for _, _, piece in order.pieces for id, key in piece.items()] for order in orders]
     expected: list[list[tuple[str, Any]]] = [[] for _ in orders]
+
+    def expect(order: memory_order.Order, key: Any, id: str) -> None:
+        expected[orders.index(order)].append((id, key))
+
     sizes = []
     for records in store._records:
         for id, packed in records.items():
-            _, _, size, _, places = store._entry(packed)
-            sizes.append(size)
-            for order, key in places:
-                expected[orders.index(order)].append((id, key))
+            sizes.append(len(packed) - memory._head_of(packed)[3])
+            store._index(expect, id, packed)
     assert [sorted(places) for places in there] == [sorted(places) for places in expected]
     assert store._live == sum(size > 0 for size in sizes) <= store._max_sessions
     assert store._bytes == sum(sizes) <= store._max_bytes
