@@ -149,7 +149,7 @@ class MemoryStore:
             self._make_room(old, was, len(data), owner, now)
             self._rotations = turn = self._rotations + 1
             fresh = _HEAD.pack(expires_at, expires_at, turn, _HEAD_SIZE + len(owner)) + owner + data
-            heir = _owner(new) if inherits else b""
+            heir = new.encode("utf-8", "surrogatepass") if inherits else b""
             tombstone = _HEAD.pack(now + TOMBSTONE_LIFE, turn, born, _HEAD_SIZE + len(heir)) + heir
             # The new one first: where `load` sees a tombstone, it sees the heir as well.
             steps = (new, _ABSENT, fresh), (old, was, tombstone)
@@ -159,7 +159,7 @@ class MemoryStore:
         """Return the id that inherited from a tombstone, or None."""
         with self._lock:
             was = self._find(id, self._clock())
-        heir = was[_HEAD_SIZE + 1 :] if len(was) == _head_of(was)[3] else b""
+        heir = was[_HEAD_SIZE:] if len(was) == _head_of(was)[3] else b""
         return heir.decode("utf-8", "surrogatepass") or None
 
     def delete(self, id: str) -> bool:
@@ -324,7 +324,7 @@ class _Probe(str):
 
 
 def _owner(name: str | None) -> bytes:
-    """Return what a record has of a user, or a tombstone of an heir; nothing for None."""
+    """Return what a record has of a user: never nothing, but for None."""
     return b"" if name is None else b"@" + name.encode("utf-8", "surrogatepass")
 
 
