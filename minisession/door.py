@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 
 from . import plan
@@ -100,7 +99,7 @@ class Door:
                 "a Secure cookie went out over plain http, where browsers keep it for localhost at"
                 ' most: serve over TLS, or use Cookie(secure="auto")'
             )
-        tell = self._teller(visit)
+        tell = self._journal.debug if visit.send == IS_NEW else self._journal.full
         tell("cookie sent: session %s %s", visit.send or "is rolling", id=visit.id)
         until = None if visit.max_age is None else visit.expires_at
         now, value = self._options.clock(), self._signer.sign(visit.id)
@@ -110,7 +109,9 @@ class Door:
         """Log that a session has just been stored for the first time."""
         if visit.send != IS_NEW:
             visit.send = "has a new id" if visit.renewed else IS_NEW
-        self._teller(visit)("session %s created", id=visit.id)
+        # New sessions anyone can start by the thousand.
+        tell = self._journal.debug if visit.send == IS_NEW else self._journal.full
+        tell("session %s created", id=visit.id)
 
     def lost(self, visit: Visit, gone: SessionGone, *, renewed: bool = False) -> None:
         """Log, once, that changes are not stored because the session has ended."""
@@ -123,7 +124,3 @@ class Door:
     def untouched(self, visit: Visit, error: SessionError) -> None:
         """Log that a touch failed."""
         self._journal.warning("session %s not touched: %s", error, id=visit.id)
-
-    def _teller(self, visit: Visit) -> Callable[..., None]:
-        """Return how to log: bounded for new sessions, which anyone can start by the thousand."""
-        return self._journal.debug if visit.send == IS_NEW else self._journal.full

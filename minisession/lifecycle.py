@@ -265,7 +265,8 @@ class Lifecycle:
 
         If another request was first, the new session stands alone or is gone: see `_was_outrun`.
         """
-        visit.check()
+        if visit.held:
+            visit.check()
         if visit.old is not None and not visit.old.seen:
             self._was_outrun(visit, visit.old)
         taken = 0
