@@ -138,7 +138,7 @@ def test_every_line_that_is_explained_is_logged() -> None:
         assert any({"…", *reasons()}.issuperset(match.groups()) for match in matches), line
 
 
-LOGGING = {"full", "once", "_tell", "_tell_error", "debug", "info", "warning", "error"}
+LOGGING = {"full", "once", "tell", "_tell_error", "debug", "info", "warning", "error"}
 
 
 def explained() -> list[str]:
@@ -172,8 +172,6 @@ def source() -> list[ast.AST]:
 
 
 def name_of(function: ast.AST) -> str:
-    while isinstance(function, ast.Call):  # self._log(visit)(...)
-        function = function.func
     return str(getattr(function, "attr", None) or getattr(function, "id", ""))
 
 
