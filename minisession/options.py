@@ -67,9 +67,7 @@ class Options:
 
     def frame_for(self, environ: dict[str, Any]) -> Frame:
         """Return what is configured of a request's record and cookie."""
-        https = environ.get("wsgi.url_scheme") == "https" or (
-            self.proxy and _forwarded_https(environ)
-        )
+        https = environ.get("wsgi.url_scheme") == "https" or (self.proxy and _was_https(environ))
         if isinstance(self.cookie, Cookie):
             return self._frames[https]
         made = self.cookie(environ)
@@ -79,7 +77,7 @@ class Options:
         return record.frame(made, https)
 
 
-def _forwarded_https(environ: dict[str, Any]) -> bool:
+def _was_https(environ: dict[str, Any]) -> bool:
     """Return whether the first proxy says that the client came over https."""
     first = str(environ.get("HTTP_X_FORWARDED_PROTO", "")).partition(",")[0]
     return first.strip().lower() == "https"

@@ -162,8 +162,7 @@ def _is_missing(store: ListingStore, keep: Session, user: str, listed: set[str])
     """Return whether a live session of the user is not in the user's list."""
     if keep.is_new or keep.user != user or keep.id in listed:
         return False
-    stored = store.load(keep.id)
-    return stored is not None and bool(stored.data)
+    return view(keep.id, store.load(keep.id)) is not None
 
 
 def _check(store: ListingStore, user: str) -> None:

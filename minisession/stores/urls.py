@@ -27,9 +27,9 @@ def open_store(url: str) -> ListingStore:
     """
     if not isinstance(url, str):
         raise TypeError(f"a store's URL is str, not {type(url).__name__}")
-    scheme, colon, rest = url.partition(":")
-    if scheme == "memory" and colon and not rest:
+    if url == "memory:":
         return MemoryStore()
+    scheme, _, rest = url.partition(":")
     if scheme == "sqlite" and rest.startswith("///") and len(rest) > len("///"):
         return SQLiteStore(rest.removeprefix("///"))
     if scheme in _REDIS and rest.startswith("//"):

@@ -118,36 +118,34 @@ def _fits_as_base(value: Any, depth: int) -> bool:
 
 def _explain(value: Any, path: tuple[str | int, ...]) -> None:
     """Raise what is wrong with ``value``, if anything but half a surrogate pair is."""
-    if value is None or isinstance(value, str):
-        # JSON would make the two halves one character.
-        if value and not value.isascii() and _PAIR.search(value):
+    match value:
+        case str() if _PAIR.search(value):
+            # JSON would make the two halves one character.
             fix = "join them: .encode('utf-16', 'surrogatepass')"
             raise _unfit(path, "text with a character in two halves", fix)
-    elif isinstance(value, int):
-        if value.bit_length() > MAX_INT_BITS:
+        case int() if value.bit_length() > MAX_INT_BITS:
             raise _unfit(path, "an int of thousands of digits", "store it as hex(…), a str")
-    elif isinstance(value, float):
-        if not isfinite(value):
+        case float() if not isfinite(value):
             raise _unfit(path, repr(value), "store None or a str")
-    elif len(path) > MAX_DEPTH:
-        what = f"nested more than {MAX_DEPTH} deep, or holds itself"
-        raise _unfit(path[:1], what, "store a flatter value")
-    elif isinstance(value, (list, dict)):
-        _explain_container(value, path)
-    else:
-        name = type(value).__name__
-        a = "an" if name[0] in "aeiouAEIOU" else "a"
-        raise _unfit(path, f"{a} {name}", _FIXES.get(name, _ANY_FIX))
-
-
-def _explain_container(value: Any, path: tuple[str | int, ...]) -> None:
-    is_dict = isinstance(value, dict)
-    for step, item in list(value.items()) if is_dict else enumerate(value):
-        if is_dict and not isinstance(step, str):
-            what = f"a dict with a key of type {type(step).__name__}"
-            raise _unfit(path, what, "make its keys str")
-        _explain(step, path)
-        _explain(item, (*path, step))
+        case list() | dict() if len(path) > MAX_DEPTH:
+            what = f"nested more than {MAX_DEPTH} deep, or holds itself"
+            raise _unfit(path[:1], what, "store a flatter value")
+        case list():
+            for number, item in enumerate(value):
+                _explain(item, (*path, number))
+        case dict():
+            for key, item in list(value.items()):
+                if not isinstance(key, str):
+                    kind = type(key).__name__
+                    raise _unfit(path, f"a dict with a key of type {kind}", "make its keys str")
+                _explain(key, path)
+                _explain(item, (*path, key))
+        case None | str() | int() | float():
+            pass
+        case _:
+            name = type(value).__name__
+            a = "an" if name[0] in "aeiouAEIOU" else "a"
+            raise _unfit(path, f"{a} {name}", _FIXES.get(name, _ANY_FIX))
 
 
 def _unfit(path: tuple[str | int, ...], what: str, fix: str) -> TypeError:
