@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -352,6 +353,31 @@ def test_where_the_users_list_is_lost_all_sessions_are_looked_at() -> None:
 
     assert mine.visit(lambda session: destroy_sessions_of(site.store.store, "ada", keep=session)) == 1
     assert [browser.visit(user) for browser in (mine, other, bob)] == ["ada", None, "bob"]
+
+
+def test_a_chain_of_new_ids_is_followed_once_in_a_sweep() -> None:
+    """A thief asks for new ids without pause, and each of them is listed: not all that came after each is followed."""
+
+    names = [f"n{number}" for number in range(100)]
+
+    class Chased(MemoryStore):
+        follows = 0
+
+        def ids(self, user: str | None = None) -> Any:
+            while names:
+                yield names.pop(0)
+
+        def heir(self, id: str) -> str | None:
+            self.follows += 1
+            return super().heir(id)
+
+    store, data, ends = Chased(), b'{"cookie":{},"minisession":{"user":"ada"}}', time.time() + 60
+    store.create("n0", data, ends, "ada")
+    for old, new in itertools.pairwise(names):
+        store.rotate(old, data, new, data, ends, "ada", inherits=True)
+
+    assert destroy_sessions_of(store, "ada") == 1
+    assert store.follows <= 2 * 100
 
 
 class Moving(MemoryStore):
