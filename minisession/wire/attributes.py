@@ -79,10 +79,7 @@ class Cookie:
         self._set_word("priority", ("Low", "Medium", "High"))
         self._check_together()
         if self.partitioned and self.samesite == "Strict":
-            _warn(
-                'partitioned=True with samesite="Strict": the cookie is never sent where it would'
-                " be partitioned"
-            )
+            _warn('partitioned=True with samesite="Strict": not sent where it would be partitioned')
 
     def _check_together(self) -> None:
         """Raise where two attributes contradict each other."""

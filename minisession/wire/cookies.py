@@ -74,8 +74,7 @@ def pair(name: str, value: str) -> str:
         text = f"{name}={quote(value, safe=_UNESCAPED)}"
     if len(text) > MAX_PAIR:
         raise ValueError(
-            f"the cookie {name[:80]!r} would have {len(text)} bytes, browsers keep {MAX_PAIR}:"
-            " shorten the id"
+            f"cookie {name[:80]!r} has {len(text)} bytes, browsers keep {MAX_PAIR}: shorten the id"
         )
     return text
 
