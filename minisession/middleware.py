@@ -220,8 +220,7 @@ def _checked(store: Store) -> Store:
         raise TypeError(f"store must be an instance: write store={store.__name__}(...)")
     missing = ", ".join(verb for verb in VERBS if not hasattr(store, verb))
     if missing:
-        # A URL may hold a password.
-        is_url = isinstance(store, str)
-        shown, fix = ("a str", ": use open_store(url)") if is_url else (repr(store), "")
-        raise TypeError(f"store must keep the Store protocol: {shown} has no {missing}{fix}")
+        # It is not shown: a URL, or settings, may hold a password.
+        kind, fix = type(store).__name__, ": use open_store(url)" if isinstance(store, str) else ""
+        raise TypeError(f"store must keep the Store protocol: {kind} has no {missing}{fix}")
     return store

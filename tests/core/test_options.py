@@ -512,7 +512,7 @@ class HalfStore:
         (MemoryStore, ("must be an instance", "store=MemoryStore(...)")),
         (HalfStore, ("must be an instance", "store=HalfStore(...)")),
         (HalfStore(), ("has no replace, touch, rotate, heir, delete, close",)),
-        (None, ("None has no load",)),
+        (None, ("NoneType has no load",)),
         ("redis://localhost", ("has no load", "open_store")),
         ({}, ("has no load",)),
     ],
@@ -524,10 +524,15 @@ def test_a_store_is_an_instance_with_the_six_verbs(store: Any, parts: tuple[str,
 
 
 @row("O22")
-def test_a_url_that_is_taken_for_a_store_is_not_shown() -> None:
+@pytest.mark.parametrize(
+    "store",
+    ["redis://:hunter2@localhost", b"redis://:hunter2@localhost", {"password": "hunter2"}],
+    ids=["URL", "bytes", "settings"],
+)
+def test_what_is_taken_for_a_store_is_not_shown(store: Any) -> None:
     """It may hold a password, and errors end up in logs."""
     with pytest.raises(TypeError) as caught:
-        middleware(app, store="redis://:hunter2@localhost")
+        middleware(app, store=store)
     assert "hunter2" not in str(caught.value)
 
 
