@@ -40,7 +40,9 @@ class Exchange:
         if self.phase == "closed":
             raise SessionError("the response is complete: change the session before the body ends")
         if visit.standing is DESTROYED:
-            raise SessionError("this session was destroyed: call regenerate() for an empty one")
+            raise SessionError(
+                "this session was destroyed: call regenerate() to start an empty one"
+            )
         if self.phase != "open" and visit.standing is not LIVE:
             self.before_headers("a session that is new now cannot reach the browser")
         return visit

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from math import isfinite
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from redis import VERSION, BlockingConnectionPool, ConnectionPool
 
+from .. import checks
 from .redis_deadline import patient
 from .redis_node import NEVER
 
@@ -40,12 +40,8 @@ class Limits(NamedTuple):
     def check(self) -> None:
         """Raise a TypeError or a ValueError that names the limit that is wrong."""
         for name, limit in self._asdict().items():
-            count = name == "max_connections"
-            kind, unit = (int, "an int") if count else ((int, float), "a number of seconds")
-            if isinstance(limit, bool) or not isinstance(limit, kind):
-                raise TypeError(f"{name} must be {unit}, not {limit!r}")
-            if not (limit > 0 and isfinite(limit)):
-                raise ValueError(f"{name} must be positive and finite, not {limit!r}")
+            check = checks.count if name == "max_connections" else checks.seconds
+            check(name, limit)
 
 
 class Target(NamedTuple):

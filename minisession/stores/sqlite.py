@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from math import isfinite
 
+from .. import checks
 from .base import TOMBSTONE, TOMBSTONE_LIFE, Stored
 from .sqlite_file import PAUSE, Schema, SQLiteFile
 
@@ -138,8 +139,7 @@ class SQLiteStore:
             raise ValueError(f"timeout must be finite and not negative, not {timeout!r}")
         if synchronous not in ("FULL", "NORMAL"):
             raise ValueError(f'synchronous must be "FULL" or "NORMAL", not {synchronous!r}')
-        if not callable(clock):
-            raise TypeError(f"clock must be callable, not {clock!r}")
+        checks.function("clock", clock)
         schema = Schema(_is_current, _upgrade)
         self._file = SQLiteFile(path, schema, synchronous=synchronous, timeout=timeout)
         self._clock = clock

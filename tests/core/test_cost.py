@@ -91,11 +91,11 @@ REQUESTS: dict[str, Page | None] = {
     ("request_", "calls", "steps"),
     [
         ("untouched", 8, 206),
-        ("read", 34, 1112),
-        ("write", 68, 2280),
-        ("login", 91, 2915),
-        ("regenerate", 91, 3105),
-        ("logout", 51, 1662),
+        ("read", 30, 1105),
+        ("write", 52, 1911),
+        ("login", 73, 2674),
+        ("regenerate", 71, 2718),
+        ("logout", 47, 1623),
     ],
 )
 def test_a_request_takes_few_steps(request_: str, calls: int, steps: int, count: Callable[[str], None]) -> None:

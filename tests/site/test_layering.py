@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "stores.base": set[str](),
     "stores.memory": {"checks", "errors", "stores.base", "stores.memory_order"},
     "stores.memory_order": set[str](),
-    "stores.sqlite": {"stores.base", "stores.sqlite_file"},
+    "stores.sqlite": {"checks", "stores.base", "stores.sqlite_file"},
     "stores.sqlite_file": {"errors", "stores.sqlite_owner"},
     "stores.sqlite_owner": set[str](),
     "stores.redis": {
@@ -45,7 +45,7 @@ MAY_IMPORT = {
         *("errors", "stores.redis_deadline", "stores.redis_gate", "stores.redis_node", "stores.redis_replies"),
     },
     "stores.redis_node": {"errors", "stores.redis_deadline", "stores.redis_gate", "stores.redis_replies"},
-    "stores.redis_url": {"stores.redis_deadline", "stores.redis_node"},
+    "stores.redis_url": {"checks", "stores.redis_deadline", "stores.redis_node"},
     "stores.redis_deadline": set[str](),
     "stores.redis_gate": {"errors"},
     "stores.redis_replies": {"errors"},

@@ -459,6 +459,7 @@ class TestFile:
             ("", ValueError, "path must be a file's path"),
             ("file:sessions.db", ValueError, "not a URL"),
             ("sqlite:///sessions.db", ValueError, "not a URL"),
+            ("redis://:hunter2@host/0", ValueError, "not a URL(?!.*hunter2)"),
             ("a\0b", ValueError, "path must be"),
             (b"sessions.db", TypeError, "not bytes"),
             (None, TypeError, "not NoneType"),
