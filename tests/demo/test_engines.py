@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from minisession import SessionMiddleware, get_session
 from ..support.browser import SECRET
 from ..support.engines import ENGINES, Cookie, Engine, Visitor
 from ..support.pages import DOCS, ROOT, blocks
+from ..support.ports import free_port
 from ..support.rows import row
 from ..support.serving import SOON, listens, serving
 from ..support.tools import need_program
@@ -248,8 +248,7 @@ def behind_nginx() -> Iterator[str]:
     """Run the command of docs/deployment.md on a free port; the value is its address."""
     need_program("nginx", "/usr/sbin/nginx", package="nginx")
     need_program("openssl", package="openssl")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     environment = {**os.environ, "PORT": str(port), "PYTHON": sys.executable}
     [command] = [block.text for block in blocks(DOCS / "deployment.md", "sh") if "tls" in block.text]
     script = subprocess.Popen(["sh", "-c", f"exec {command}"], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)

@@ -19,7 +19,8 @@ from minisession.session import SessionCookie
 
 from ..support import sides
 from ..support.browser import SECRET
-from ..support.redis_server import free_port, redis_server  # skips where redis-py is not installed
+from ..support.ports import free_port
+from ..support.redis_server import redis_server  # skips where redis-py is not installed
 from ..support.sides import Side, Visitor, data, login, logout, put, regenerate, renew
 from ..support.tools import need_program
 from ..wsgi.test_servers import SOON, waitress

@@ -6,7 +6,6 @@ import ast
 import logging
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from ..support.pages import DOCS, ROOT, blocks, dead_links, run_python, run_transcript
+from ..support.ports import free_port
 from ..support.serving import SOON, listens
 from ..support.tools import need_module, need_program
 
@@ -189,8 +189,7 @@ def test_the_tutorial_can_be_followed(tmp_path: Path) -> None:
     """From its second step on: save the files, run the commands, start the server again when told to."""
     need_program("curl")
     _, *steps = blocks(DOCS / "tutorial.md")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with ExitStack() as server:
         for block in steps:
             text = block.text.replace("127.0.0.1:8080", f"127.0.0.1:{port}")

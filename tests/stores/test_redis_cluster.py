@@ -17,8 +17,9 @@ from minisession.stores.base import Store
 from minisession.testing import StoreContract
 
 from ..support.browser import Clock
+from ..support.ports import free_port
 from ..support.redis_masters import Cluster, home_of, id_on, redis_masters, slot_of, user_on
-from ..support.redis_server import SOON, free_port  # skips where redis-py is missing
+from ..support.redis_server import SOON  # skips where redis-py is missing
 from ..support.site import Site
 
 from redis.cluster import RedisCluster  # isort: skip

@@ -22,8 +22,9 @@ from minisession.stores.base import Store
 from minisession.testing import StoreContract
 
 from ..support.browser import Clock
+from ..support.ports import free_port
 from ..support.redis_masters import Cluster, id_on, redis_masters, slot_of, user_on
-from ..support.redis_server import SOON, Cut, RedisServer, Wire, free_port, redis_server
+from ..support.redis_server import SOON, Cut, RedisServer, Wire, redis_server
 from ..support.rows import row
 from ..support.tools import need_program
 

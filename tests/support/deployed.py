@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..wsgi.test_servers import SOON, Client
+from .ports import free_port
 from .tools import need_file, need_module, need_program
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deployment.md").read_text()
 OLD, NEW = "0" * 64, "1" * 64  # secrets
+PATIENCE = 2  # seconds in which a server that is told to end does
 MODULES = "/usr/lib/apache2/modules/mod_"  # Debian's
 
 
@@ -74,12 +76,6 @@ SERVERS = {
 }
 
 
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def running(command: list[str], port: int, cwd: Path, **variables: str) -> Iterator[int]:
     """Run a server from when it listens until it is no longer needed; yield its port."""
@@ -98,7 +94,7 @@ def running(command: list[str], port: int, cwd: Path, **variables: str) -> Itera
     finally:
         process.terminate()
         try:
-            process.wait(SOON)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             # A worker of gunicorn's that is still starting misses the signal, and the master waits for it.
             os.killpg(process.pid, signal.SIGKILL)

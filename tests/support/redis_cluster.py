@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from .redis_server import SOON, RedisServer, free_port, redis_server
+from .ports import free_port
+from .redis_server import SOON, RedisServer, redis_server
 from .tools import need_program
 
 NODE_TIMEOUT = 1000  # milliseconds without an answer, and a replica takes its master's place

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from .redis_server import SOON, RedisServer, free_port, redis_server
+from .ports import free_port
+from .redis_server import SOON, RedisServer, redis_server
 from .tools import need_module
 
 from redis.crc import key_slot  # isort: skip  # after redis_server, which skips without redis-py

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
 import socket
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from .ports import free_port
 from .tools import need_module, need_program
 
 need_module("redis")  # tests that import from here are skipped without it
@@ -24,17 +24,6 @@ from redis.backoff import NoBackoff  # noqa: E402  # after need_module
 from redis.retry import Retry  # noqa: E402  # after need_module
 
 SOON = 10  # seconds, within which what is to happen has happened, or never will
-
-
-_ports = iter(random.sample(range(20_000, 30_000), 1000))  # of which systems give none to clients
-
-
-def free_port() -> int:
-    """Return a port that nobody uses, and no other call returns."""
-    for port in _ports:
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise OSError("no free port")
 
 
 class RedisServer:

@@ -24,8 +24,9 @@ import minisession
 from minisession import MemoryStore, SessionMiddleware, StoreUnavailable, get_session
 
 from ..support.browser import SECRET, Browser, SpyStore
-from ..support.deployed import free_port, program, running
+from ..support.deployed import program, running
 from ..support.pages import ROOT, run_transcript
+from ..support.ports import free_port
 from ..support.tools import need_module, need_program
 
 PAGE = (ROOT / "docs" / "frameworks.md").read_text()
