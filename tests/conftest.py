@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -49,6 +50,25 @@ STARTING = {
     "long": ("core/test_interleavings*.py", "stores/test_sqlite_store*::Q*"),
 }
 
+# pytest-xdist has each process take one file after the other.  Those that take longest are begun first, in this order,
+# or one process would be left alone with them.
+LONGEST = (
+    "core/test_interleavings.py",
+    "stores/test_memory_store_interrupted.py",
+    "site/test_docs_site.py",
+    "stores/test_redis_versions.py",
+    "demo/test_engines.py",
+    "stores/test_redis_engines.py",
+    "stores/test_memory_store.py",
+    "users/test_sweeps.py",
+    "stores/test_redis_cluster.py",
+    "stores/test_redis_store.py",
+    "stores/test_store_contract.py",
+    "core/test_model.py",
+    "site/test_deployment.py",
+    "stores/test_redis_link.py",
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Pytest calls it before all else."""
@@ -58,8 +78,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests, and choose those of a row; pytest calls it when it has found them."""
     keep_rows(config, items)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: LONGEST.index(path_of(item)) if path_of(item) in LONGEST else len(LONGEST))
     for item in items:
-        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        path = path_of(item)
         named = item.name, *rows_of(item)
         names = path, *(f"{path}::{name}" for name in named), *getattr(item, "fixturenames", ())
         for mark, patterns in STARTING.items():
@@ -67,10 +89,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(mark)
 
 
+def path_of(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).as_posix()
+
+
 @pytest.fixture(scope="session")
 def count(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Show a line at the end of the run."""
     return pytestconfig.stash.setdefault(COUNTED, []).append
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand on what was counted, if this is one of several processes of pytest-xdist's."""
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["counted"] = session.config.stash.get(COUNTED, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what one of them has counted; pytest-xdist calls it."""
+    node.config.stash.setdefault(COUNTED, []).extend(getattr(node, "workeroutput", {}).get("counted", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

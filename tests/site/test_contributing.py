@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import STARTING
+from ..conftest import LONGEST, STARTING
 from ..support.pages import ROOT, dead_links
 from ..support.tools import need_program
 
@@ -58,12 +58,13 @@ def test_the_marks_are_those_that_tests_have(pytestconfig: pytest.Config) -> Non
     } <= registered
 
 
-def test_every_mark_is_of_files_that_are_there() -> None:
+def test_files_that_are_marked_or_begun_first_are_there() -> None:
     tests = ROOT / "tests"
     for mark, patterns in STARTING.items():
         for pattern in patterns:
             path = pattern.partition("::")[0]
             assert "/" not in path or list(tests.glob(path)), f"{mark}: {pattern}"
+    assert [path for path in LONGEST if not (tests / path).exists()] == []
 
 
 @pytest.mark.parametrize(

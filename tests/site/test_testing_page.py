@@ -68,7 +68,7 @@ def test_a_recipe_for_tests_passes(folder: Path, file: str, needs: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore::DeprecationWarning", file],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "SESSION_SECRET": "s" * 32},
+        env={**os.environ, "PYTEST_ADDOPTS": "", "PYTHONPATH": str(ROOT), "SESSION_SECRET": "s" * 32},
         capture_output=True,
         text=True,
         check=False,

@@ -33,12 +33,12 @@ from minisession.testing import StoreContract
 from ..core.test_interleavings import ADAS, LONG, REQUESTS, SEED
 from ..support.browser import Clock
 from ..support.explorer import Explorer, Scenario
+from ..support.ports import free_port
 from ..support.redis_server import (  # skips where redis-py is missing
     SOON,
     Cut,
     RedisServer,
     Wire,
-    free_port,
     redis_server,
 )
 from ..support.site import Page, Site, put
@@ -575,19 +575,27 @@ class TestListingMeanwhile:
         assert list(store.ids("ann")) == ["late"]
 
 
+@pytest.fixture(scope="module")
+def alone() -> Iterator[RedisServer]:
+    """A Cluster of one node."""
+    with redis_server("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
+        server.client.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")
+        until = time.monotonic() + SOON
+        while server.client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":  # Redis takes two seconds
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        yield server
+
+
 class TestWhereKeysMayNotMeetInAScript:
     """CROSSSLOT: a server of a Cluster that is asked like one node, or a proxy."""
 
     @pytest.fixture
-    def store(self, clock: Clock) -> Iterator[RedisStore]:
-        with redis_server("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
-            server.client.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")
-            until = time.monotonic() + SOON
-            while server.client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
-                assert time.monotonic() < until
-            store = RedisStore(server.url, clock=clock)
-            yield store
-            store.close()
+    def store(self, alone: RedisServer, clock: Clock) -> Iterator[RedisStore]:
+        alone.client.flushall()
+        store = RedisStore(alone.url, clock=clock)
+        yield store
+        store.close()
 
     def test_each_is_written_by_itself_the_index_first(self, store: RedisStore, clock: Clock) -> None:
         assert store.create("id", b"data", clock() + HOUR, "ann")

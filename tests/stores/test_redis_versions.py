@@ -9,7 +9,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,21 @@ def oldest() -> str:
     return f"redis=={found[1]}"
 
 
-@pytest.mark.parametrize("package", [oldest(), "redis", "redis[hiredis]"])
-def test_with_this_redis_py_the_contract_is_kept_on_one_node_and_on_a_cluster(
-    package: str, tmp_path: Path, count: Callable[[str], None]
-) -> None:
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(tmp_path)]
+PACKAGES = (oldest(), "redis", "redis[hiredis]")
+
+Runs = dict[str, "Future[tuple[str, subprocess.CompletedProcess[str]]]"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """Run them side by side, as they wait more than they work."""
+    with ThreadPoolExecutor() as threads:
+        yield {package: threads.submit(run, package, tmp_path_factory.mktemp("redis-py")) for package in PACKAGES}
+
+
+def run(package: str, folder: Path) -> tuple[str, subprocess.CompletedProcess[str]]:
+    """Return what was installed, and how the tests ended."""
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(folder)]
     installed = subprocess.run([*pip, package], capture_output=True, text=True, check=False, timeout=300)
     if installed.returncode != 0:
         missing(f"pip cannot install {package}: {installed.stderr[-200:]}")
@@ -46,12 +57,20 @@ def test_with_this_redis_py_the_contract_is_kept_on_one_node_and_on_a_cluster(
         [*command, "-k", f"({' or '.join(WHAT)}) and not LeastRights", *tests],
         cwd=ROOT,
         # Without what this run was told, such as how much of the package is to be covered.
-        env={**os.environ, "PYTEST_ADDOPTS": "", "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        env={**os.environ, "PYTEST_ADDOPTS": "", "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
         capture_output=True,
         text=True,
         check=False,
         timeout=600,
     )
-    version = next(path.name for path in tmp_path.glob("redis-*.dist-info"))
-    count(f"{package}, {version.removesuffix('.dist-info')}: {ran.stdout.strip().splitlines()[-1]}")
+    version = next(path.name for path in folder.glob("redis-*.dist-info"))
+    return version.removesuffix(".dist-info"), ran
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_with_this_redis_py_the_contract_is_kept_on_one_node_and_on_a_cluster(
+    package: str, runs: Runs, count: Callable[[str], None]
+) -> None:
+    version, ran = runs[package].result()
+    count(f"{package}, {version}: {ran.stdout.strip().splitlines()[-1]}")
     assert ran.returncode == 0, ran.stdout
