@@ -661,6 +661,11 @@ class TestFailures:
         shown = b""
         while b"[y/N]" not in shown:
             shown += os.read(main_end, 1000)
+        # It reads: Python does not see before a line comes what is pressed between the question and that.
+        until = time.monotonic() + 20
+        while Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] != "S":
+            assert time.monotonic() < until
+            time.sleep(0.01)
         os.write(main_end, b"\x03")
         out, _ = process.communicate(timeout=20)
         with contextlib.suppress(OSError):  # the other end is closed

@@ -8,19 +8,19 @@ from contextlib import suppress
 
 _ports = iter(random.sample(range(20_000, 30_000), 1000))  # of which systems give none to clients
 
-_held: list[socket.socket] = []
-"""Until this process ends, so that no other process of tests takes a port whose server is not up yet, or is down."""
-
 
 def free_port() -> int:
-    """Return a port on which nothing is bound, and that no other call returns, in other processes either."""
+    """Return a port that nothing has, and that no other call returns, in other processes either.
+
+    It is held until this process ends, also while its server is not up yet, or is down.
+    """
     for port in _ports:
         held = socket.socket()
         with suppress(OSError):
             held.bind(("127.0.0.1", port))
             # Servers say the same, and may then have it: nothing listens here.
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            _held.append(held)
+            held.detach()  # stays open
             return port
         held.close()
     raise OSError("no free port")
