@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 def _check_item(key: Any, value: Any) -> None:
     """Raise the error for a key or value that does not fit."""
-    if not isinstance(key, str):
+    if not issubclass(type(key), str):
         raise TypeError(f"a session's keys are str, not {type(key).__name__}: use str(key)")
     if key in RESERVED:
         raise ValueError(f"session[{key!r}] is reserved for the record itself: use another key")
@@ -97,7 +97,7 @@ class Session(MutableMapping[str, JSON]):
         return visit.hand_out(key, value) if isinstance(value, (list, dict)) else value
 
     def __setitem__(self, key: str, value: JSON) -> None:
-        if not isinstance(key, str) or not key.isascii() or key in RESERVED or not fit((value,)):
+        if type(key) is not str or not key.isascii() or key in RESERVED or not fit((value,)):
             _check_item(key, value)
         self._exchange.writable().put({key: value})
 
@@ -183,7 +183,7 @@ class Session(MutableMapping[str, JSON]):
         Raises:
             SessionError: the response headers are out.
         """
-        if not (user is ... or user is None or isinstance(user, str)):
+        if not (user is ... or user is None or issubclass(type(user), str)):
             kind = type(user).__name__
             raise TypeError(f"user must be str or None, not {kind}: use str(user.id)")
         if user == "":

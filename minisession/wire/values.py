@@ -31,6 +31,7 @@ _FIXES = {
     "Decimal": "use str(…)",
     "UUID": "use str(…)",
 }
+_KINDS = (str, int, float, list, dict, type(None))
 _ANY_FIX = "store its parts (str, int, float, bool, None, list, dict with str keys)"
 
 # `fit` has checked how deep values are, so none of them is circular.
@@ -108,16 +109,22 @@ def fit_names(names: Iterable[Any]) -> bool:
 
 def _fits_as_base(value: Any, depth: int) -> bool:
     """Return whether a subclass' value, as of IntEnum, fits: JSON keeps what it is made of."""
-    if isinstance(value, str):
+    # Not isinstance(), which believes a proxy that says it is what it stands for.
+    kind = type(value)
+    if issubclass(kind, str):
         # Not str(), which Django's SafeString answers with itself.
         return fit((str.__str__(value),))
     bases: tuple[Any, ...] = (int, float, dict, list)
-    plain = [base(value) for base in bases if isinstance(value, base)]
+    plain = [base(value) for base in bases if issubclass(kind, base)]
     return bool(plain) and fit(plain, depth)
 
 
 def _explain(value: Any, path: tuple[str | int, ...]) -> None:
     """Raise what is wrong with ``value``, if anything but half a surrogate pair is."""
+    if not issubclass(type(value), _KINDS):
+        name = type(value).__name__
+        a = "an" if name[0] in "aeiouAEIOU" else "a"
+        raise _unfit(path, f"{a} {name}", _FIXES.get(name, _ANY_FIX))
     match value:
         case str() if _PAIR.search(value):
             # JSON would make the two halves one character.
@@ -140,12 +147,6 @@ def _explain(value: Any, path: tuple[str | int, ...]) -> None:
                     raise _unfit(path, f"a dict with a key of type {kind}", "make its keys str")
                 _explain(key, path)
                 _explain(item, (*path, key))
-        case None | str() | int() | float():
-            pass
-        case _:
-            name = type(value).__name__
-            a = "an" if name[0] in "aeiouAEIOU" else "a"
-            raise _unfit(path, f"{a} {name}", _FIXES.get(name, _ANY_FIX))
 
 
 def _unfit(path: tuple[str | int, ...], what: str, fix: str) -> TypeError:

@@ -1154,6 +1154,21 @@ def test_created_in_the_future_never_lengthens_a_life(scene: Scene) -> None:
 
 # A: what the app stores
 
+
+class Proxy:
+    """Says that it is what it stands for, as Werkzeug's LocalProxy and Django's SimpleLazyObject do."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    @property  # type: ignore[misc]  # which others can set
+    def __class__(self) -> Any:
+        return type(self._target)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)
+
+
 CYCLE: list[Any] = []
 CYCLE.append(CYCLE)
 DEEP: list[Any] = []
@@ -1176,6 +1191,10 @@ UNFIT: dict[str, tuple[object, str]] = {
     "tuple": ((1, 2), "a tuple.*list"),
     "named tuple": (Reply("", [], "", []), "a Reply"),
     "complex": (1j, "a complex"),
+    **{
+        f"proxy of {value!r}": (Proxy(value), "a Proxy.*its parts")
+        for value in ("text", 1, 1.5, True, None, [1], {"a": 1})
+    },
     "int key": ({1: "a"}, "key of type int.*str"),
     "int key beside its str": ({1: "a", "1": "b"}, "key of type int"),
     "None key": ({None: 1}, "key of type NoneType"),
@@ -1243,11 +1262,20 @@ def test_a_key_that_does_not_encode_is_refused(scene: Scene) -> None:
 
 
 @row("A7")
-@pytest.mark.parametrize("key", [1, None, True, 1.5, b"a", ("a", "b")], ids=repr)
+@pytest.mark.parametrize("key", [1, None, True, 1.5, b"a", ("a", "b"), Proxy("a")], ids=lambda key: type(key).__name__)
 def test_a_key_is_str(scene: Scene, key: Any) -> None:
     """JSON would make it one, and the next request would not find it."""
     with pytest.raises(TypeError, match="keys are str"):
         scene.ask(OURS, app=writing(lambda session: session.__setitem__(key, 1)))
+    scene.kept()
+
+
+@row("A7")
+@pytest.mark.parametrize("user", [7, b"ada", True, ["ada"], Proxy("ada")], ids=lambda user: type(user).__name__)
+def test_a_user_is_str(scene: Scene, user: Any) -> None:
+    """An account's number is another user than its text."""
+    with pytest.raises(TypeError, match=f"user must be str or None, not {type(user).__name__}: use str"):
+        scene.ask(OURS, app=writing(lambda session: session.regenerate(user=user)))
     scene.kept()
 
 
