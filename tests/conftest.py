@@ -5,6 +5,7 @@ No test fails for being slow.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -76,6 +77,18 @@ UNMEASURED = ("core/test_interleavings.py", "core/test_model.py", "stores/test_m
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Pytest calls it before all else."""
     parser.addoption("--row", action="append", default=[], metavar="ID", help="run the tests of this row, such as W3")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Stop what pytest-cov measures in a process of pytest-xdist's before it knows that it is one.
+
+    It would go on with that where a test is not to be measured.
+    """
+    if hasattr(session.config, "workerinput") and "coverage" in sys.modules:
+        measuring = sys.modules["coverage"].Coverage.current()
+        if measuring is not None:
+            measuring.stop()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
