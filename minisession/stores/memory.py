@@ -78,7 +78,8 @@ class MemoryStore:
     def _start_over(self) -> None:
         self._records: list[dict[str, bytes]] = [{} for _ in range(self._shards)]
         self._anonymous, self._owned, self._buried, self._users = four = [Order(n) for n in HALVES]
-        self._parts: list[list[Key]] = [self._records, *(order.pieces for order in four)]
+        # What `clear` takes apart: of the list of records a copy, as `load` may be in the other.
+        self._parts: list[list[Key]] = [[*self._records], *(order.pieces for order in four)]
 
     def __len__(self) -> int:
         """Return how many sessions are held; what has expired and is not yet freed counts."""

@@ -709,6 +709,18 @@ class TestListing:
         assert store.create("1", b"data", inf, "ann")
         assert listed(store, "ann") == ["1"]
 
+    def test_what_is_loaded_while_another_thread_clears_is_there_or_not(self, store: MemoryStore) -> None:
+        """`load` takes no lock: the dict that it was about to look into is not taken from under it."""
+
+        class Id(str):
+            def __hash__(self) -> int:
+                store.clear()  # as another thread may, in the middle of a call
+                return str.__hash__(self)
+
+        store.create("id", b"data", inf)
+        assert store.load(Id("id")) in ((b"data", inf), None)
+        assert store.load("id") is None
+
 
 class TestCost:
     """Requirements about time, put as counts: a machine that is busy does not change those."""
