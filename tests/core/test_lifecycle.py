@@ -1154,6 +1154,26 @@ def test_an_absolute_timeout_that_comes_during_a_request_refuses_its_save() -> N
     assert browser.visit(data) == {}
 
 
+@row("C11")
+@pytest.mark.parametrize("seconds", range(494, 501))
+def test_an_absolute_timeout_that_comes_while_a_session_is_looked_at_is_no_error(seconds: int) -> None:
+    """Between its load and its early touch; the session lived, or is gone, and the page goes on."""
+    site = Site(idle_timeout=600)
+    browser = logged_in(site)
+    now: float = site.clock()
+
+    def clock() -> float:
+        nonlocal now
+        now += 1
+        return now
+
+    now += seconds
+    strict = Site(store=site.store, clock=clock, idle_timeout=600, absolute_timeout=500).browser(browser.cookie)
+
+    assert strict.visit(len) in (0, 1)
+    assert strict.set_cookie is None
+
+
 def test_the_absolute_timeout_is_checked_at_load() -> None:
     """It may be configured after the session was stored."""
     clock = Clock()

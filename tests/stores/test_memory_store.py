@@ -548,6 +548,7 @@ class TestBytes:
             (lambda store: store.create("new", b"y" * 30, inf, "eve"), ["c", "d", "e", "new"]),
             (lambda store: store.replace("c", b"x" * 20, b"y" * 50, inf, "eve"), ["c", "d", "e"]),
             (lambda store: store.rotate("d", b"x" * 20, "new", b"y" * 50, inf, inherits=True), ["c", "e", "new"]),
+            (lambda store: store.rotate("a", b"x" * 20, "new", b"y" * 30, inf, inherits=True), ["c", "d", "e", "new"]),
         ],
     )
     def test_what_grows_makes_as_much_room_as_it_needs(
@@ -663,12 +664,15 @@ class TestListing:
     def test_a_listing_is_bounded_however_often_others_rotate(self, clock: Clock, user: str | None) -> None:
         """Of all the ids that a session has meanwhile, the first is listed, and the last at most."""
         store = MemoryStore(max_sessions=100 * SHARD_SIZE, clock=clock)
+        end = clock() + HOUR
         for id in ("0", "other"):
-            store.create(id, b"data", inf, "ann")
+            store.create(id, b"data", end, "ann")
         listing = store.ids(user)
         found = [next(listing)]
         for n in range(1000):
-            assert store.rotate(f"{n}", b"data", f"{n + 1}", b"data", inf, "ann", inherits=True)
+            assert store.rotate(f"{n}", b"data", f"{n + 1}", b"data", end, "ann", inherits=True)
+            # In its place, or not.
+            assert store.touch(f"{n + 1}", b"data", end + n % 2 * HOUR, "ann")
         found += listing
         assert {"0", "other"} <= set(found) <= {"0", "other", "1000"}
 

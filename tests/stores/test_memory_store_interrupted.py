@@ -132,7 +132,9 @@ def test_what_is_interrupted_is_done_or_not_and_the_store_works(
         store = state(clock := Clock())
         ended = interrupt(store, lambda: VERBS[verb](store, clock()), step)  # noqa: B023  # called at once
         step += 1
+        loaded = [store.load(id) for id in CHANGED]
         len(store)
+        assert loaded == [store.load(id) for id in CHANGED]
         sound(store)
         for got, *either in zip(changed(store), before, done, strict=True):
             # Or evicted, to make room for what was not done then; or forgotten by a `clear`.
