@@ -466,6 +466,13 @@ class TestShare:
         assert at_share.load("1") is None
         assert at_share.load("0")
 
+    def test_a_user_has_no_more_where_all_sessions_are_the_users(self, clock: Clock) -> None:
+        store = MemoryStore(max_sessions=1000, clock=clock)
+        for n in range(101):
+            assert store.create(f"{n}", b"data", clock() + HOUR + n, "ann")
+        assert len(store) == 100
+        assert store.load("0") is None
+
     @row("T3")
     @pytest.mark.parametrize(
         "stays",
