@@ -1059,6 +1059,17 @@ def test_destroy_after_regenerate_ends_the_old_session_too() -> None:
 
 
 @pytest.mark.parametrize("keep", [True, False])
+def test_destroy_ends_a_session_that_has_its_new_id_already(keep: bool) -> None:
+    """Where nothing leads from the old id to the new one, too."""
+    site = Site()
+    browser = logged_in(site)
+
+    browser.visit(lambda session: (session.regenerate(keep=keep), session.save(), session.destroy()))
+
+    assert site.store.store.clear() == 0
+
+
+@pytest.mark.parametrize("keep", [True, False])
 def test_regenerate_twice_is_once(keep: bool) -> None:
     """One new session; data are kept where both calls keep them."""
     site = Site()
