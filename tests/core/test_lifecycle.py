@@ -1069,6 +1069,17 @@ def test_destroy_ends_a_session_that_has_its_new_id_already(keep: bool) -> None:
     assert site.store.store.clear() == 0
 
 
+def test_regenerate_ends_a_session_that_was_new_in_this_request_and_saved() -> None:
+    """Though the new one has nothing to store."""
+    site = Site()
+    browser = site.browser()
+
+    first = browser.visit(lambda session: (session.update(k=1), session.save(), session.id, session.regenerate())[2])
+
+    assert list(site.store.store.ids()) == [browser.id] != [first]
+    assert browser.visit(lambda session: (session.is_new, len(session))) == (False, 0)
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_regenerate_twice_is_once(keep: bool) -> None:
     """One new session; data are kept where both calls keep them."""
