@@ -72,6 +72,21 @@ def takes_a_new_id(session: Session, rival: Callable[[], Any]) -> None:
 every_merge = pytest.mark.parametrize("merges", [saves, reloads, counts, counts_later, fails_to_count, takes_a_new_id])
 
 
+def test_a_list_in_the_apps_hands_is_the_sessions_under_its_new_id() -> None:
+    """Also what is done to it after that was stored."""
+    browser = logged_in(Site(), cart=[])
+
+    def page(session: Session) -> None:
+        cart = session["cart"]
+        session.regenerate(keep=True)
+        session.save()
+        cart.append("late")
+
+    browser.visit(page)
+
+    assert browser.visit(lambda session: session["cart"]) == ["late"]
+
+
 @row("C1", "C19", "P8")
 @every_merge
 def test_a_list_in_the_apps_hands_is_the_sessions_after_a_merge(merges: Callable[..., None]) -> None:
@@ -731,3 +746,25 @@ def test_a_thread_that_writes_while_the_session_is_stored_harms_nothing() -> Non
     kept = browser.visit(data)
     assert (kept["cart"], kept["table"], kept["theirs"]) == ([1], {"a": 1}, 1)
     assert added == 150
+
+
+@row("C14")
+def test_what_a_thread_writes_while_the_store_is_written_is_stored_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a key that is being stored, and of one that is not."""
+    site = Site()
+    browser = logged_in(site, n=0)
+    store = site.store.store
+
+    def page(session: Session) -> None:
+        def replace(*arguments: Any) -> Any:
+            monkeypatch.undo()
+            session.update(n=2, new=1)  # as if the other thread had its turn here
+            return store.replace(*arguments)
+
+        session["n"] = 1
+        monkeypatch.setattr(store, "replace", replace)
+        session.save()
+
+    browser.visit(page)
+
+    assert browser.visit(data) == {"k": 1, "n": 2, "new": 1}

@@ -1207,14 +1207,17 @@ def test_the_absolute_timeout_is_checked_at_load() -> None:
     assert strict.visit(lambda session: session.is_new)
 
 
-def test_a_session_of_express_gets_a_start_at_the_first_look() -> None:
+@pytest.mark.parametrize(
+    "page", [LOOK, lambda session: session.save(), lambda session: (session.update(n=1), session.save())]
+)
+def test_a_session_of_express_gets_a_start_at_the_first_look(page: Page) -> None:
     """Else the absolute timeout could never end it."""
     site = Site(absolute_timeout=1000)
     browser = logged_in(site)
     site.store.store.delete(browser.id)
     site.store.store.create(browser.id, b'{"cookie":{"originalMaxAge":null},"k":1}', site.clock.now + 500)
 
-    browser.visit(LOOK)
+    browser.visit(page)
 
     assert site.store.verbs == ["load", "replace"]
     stored = json.loads(site.store.store.load(browser.id).data)

@@ -497,6 +497,16 @@ def test_an_early_touch_that_fails_is_told_of_and_not_repeated(caplog: pytest.Lo
     assert ["not touched" in line for line in caplog.messages] == [True]
 
 
+def test_after_an_early_touch_that_failed_what_was_stored_is_touched() -> None:
+    """It is another record, and its lifetime has begun anew."""
+    site, _, browser = site_with("touch")
+
+    site.clock.advance(86400 / 2 + 1)
+    browser.visit(lambda session: (session.update(k=2), session.save(), site.clock.advance(1000)))
+
+    assert site.store.verbs == ["load", "touch", "replace", "touch"]
+
+
 def test_an_early_touch_that_is_refused_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
     """By another request that has changed the session since it was loaded."""
     site = Site(idle_timeout=100)

@@ -15,7 +15,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -1132,6 +1132,7 @@ class TestOrder:
         st.lists(st.tuples(st.booleans(), st.integers(0, 20).map(float), st.sampled_from("abcdefghijklmnop"))),
         st.integers(1, 4),
     )
+    @example([(True, 5.0, "b"), (True, 5.0, "a")], 1)
     def test_an_order_is_a_sorted_list(self, changes: list[tuple[bool, float, str]], half: int) -> None:
         order, pairs = memory_order.Order(half), list[tuple[float, str]]()
         for adds, key, id in changes:
