@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, entry_points, version
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -362,7 +363,7 @@ class TestDestroy:
     @pytest.mark.parametrize("which", [["HANDLE"], ["--user", "ann", "--yes"]])
     def test_one_that_cannot_be_caught_is_an_error(self, which: list[str]) -> None:
         """It may live, and the command does not say otherwise."""
-        clock = Clock()
+        clock, numbers = Clock(), count()
 
         class Fleeing(MemoryStore):
             fleeing = False
@@ -381,7 +382,8 @@ class TestDestroy:
             def flee(self, id: str) -> str:
                 stored = self.load(id)
                 if stored and stored.data:
-                    self.rotate(id, stored.data, f"{id}+", stored.data, stored.expires_at, "ann", inherits=True)
+                    heir = f"heir {next(numbers)}"
+                    self.rotate(id, stored.data, heir, stored.data, stored.expires_at, "ann", inherits=True)
                 return id
 
         site = Site(clock=clock, store=Fleeing(clock=clock))
