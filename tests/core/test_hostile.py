@@ -18,6 +18,7 @@ import re
 import socket
 import uuid
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Thread
@@ -1191,6 +1192,7 @@ UNFIT: dict[str, tuple[object, str]] = {
     "tuple": ((1, 2), "a tuple.*list"),
     "named tuple": (Reply("", [], "", []), "a Reply"),
     "complex": (1j, "a complex"),
+    "bytes in a dict of another class": (OrderedDict(a=[b"x"]), "a bytes.*hex"),
     **{
         f"proxy of {value!r}": (Proxy(value), "a Proxy.*its parts")
         for value in ("text", 1, 1.5, True, None, [1], {"a": 1})

@@ -176,6 +176,21 @@ def test_the_lifetime_that_express_wrote_is_kept_and_its_date_is_not_believed() 
     assert record.decode(text).max_age == 60
 
 
+def test_space_around_a_record_is_jsons() -> None:
+    assert record.decode(b' \t\r\n{"cookie":{},"k":1}\n').data == {"k": 1}
+    for space in (b"\x0b", b"\xc2\xa0", b"\xef\xbb\xbf"):
+        with pytest.raises(ValueError, match="not JSON"):
+            record.decode(space + b'{"cookie":{}}')
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "0.0", "1e300", "true", '"1"'])
+def test_a_time_in_a_record_is_a_number_above_0(number: str) -> None:
+    with pytest.raises(ValueError, match="originalMaxAge is not a number"):
+        record.decode(f'{{"cookie":{{"originalMaxAge":{number}}}}}'.encode())
+    with pytest.raises(ValueError, match="created is not a time"):
+        record.decode(f'{{"cookie":{{}},"minisession":{{"created":{number}}}}}'.encode())
+
+
 def test_set_cookie_has_what_was_configured() -> None:
     """Both Expires and Max-Age are sent; Partitioned also where http.cookies does not know it."""
     cookie = Cookie(samesite="None", partitioned=True, priority="high", domain="example.com", path="/a")
