@@ -1250,10 +1250,11 @@ def test_what_json_does_not_hold_is_refused_at_commit(scene: Scene, value: objec
 
 
 @row("A7")
-def test_text_that_would_come_back_changed_is_refused_at_commit(scene: Scene) -> None:
+@pytest.mark.parametrize("value", ["\ud83d\ude00", {"\ud83d\ude00": 1}], ids=["value", "key"])
+def test_text_that_would_come_back_changed_is_refused_at_commit(scene: Scene, value: object) -> None:
     r"""``"\ud83d" + "\ude00"`` is stored as a pair, and read as the one character U+1F600."""
-    with pytest.raises(TypeError):
-        scene.ask(OURS, app=writing(lambda session: session["cart"].append("\ud83d\ude00")))
+    with pytest.raises(TypeError, match="two halves"):
+        scene.ask(OURS, app=writing(lambda session: session["cart"].append(value)))
 
 
 @row("A7")
