@@ -234,11 +234,11 @@ def _checked(path: str | os.PathLike[str]) -> str:
         raise TypeError(f"path must be str or os.PathLike, not {type(name).__name__}")
     if name == ":memory:":
         raise ValueError("path ':memory:' would be a database for each connection: use MemoryStore")
-    if not name or "\0" in name:
-        raise ValueError(f"path must be a file's path, not {name!r}")
     if "://" in name or name.startswith(("file:", "sqlite:")):
         # It may hold a password.
         raise ValueError("path must be a file's path, not a URL: open_store() takes those")
+    if not name or "\0" in name:
+        raise ValueError(f"path must be a file's path, not {name!r}")
     return name
 
 

@@ -460,6 +460,7 @@ class TestFile:
             ("file:sessions.db", ValueError, "not a URL"),
             ("sqlite:///sessions.db", ValueError, "not a URL"),
             ("redis://:hunter2@host/0", ValueError, "not a URL(?!.*hunter2)"),
+            ("redis://:hunter2@host/0\0", ValueError, "not a URL(?!.*hunter2)"),
             ("a\0b", ValueError, "path must be"),
             (b"sessions.db", TypeError, "not bytes"),
             (None, TypeError, "not NoneType"),
