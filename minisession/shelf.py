@@ -220,9 +220,11 @@ class Shelf:
 
     def name(self, visit: Visit) -> str:
         """Give a new session its id."""
-        id = self._options.genid(visit.environ)
-        if not isinstance(id, str):
-            raise TypeError(f"genid must return str, not {type(id).__name__}")
+        made = self._options.genid(visit.environ)
+        if not issubclass(type(made), str):
+            raise TypeError(f"genid must return str, not {type(made).__name__}")
+        # The text of a subclass may be another than the one that is stored, as an enum's is.
+        id = str.__str__(made)
         if not 1 <= len(id) <= MAX_ID:
             raise ValueError(f"genid returned {len(id)} characters; an id has 1 to {MAX_ID}")
         try:

@@ -1305,6 +1305,23 @@ def test_a_genid_that_returns_no_id_is_named(id: Any, error: type[Exception]) ->
     assert len(site.store.store) == 0
 
 
+def test_an_id_of_a_subclass_of_text_is_its_own_text() -> None:
+    """As it is stored, and not as it is printed."""
+
+    class Id(str, Enum):
+        FIRST = "first"
+
+    site = Site(genid=lambda environ: Id.FIRST)
+    browser = site.browser()
+    browser.visit(put("k", 1))
+    browser.visit(put("k", 2))
+    browser.visit(lambda session: setattr(session.cookie, "max_age", 9e6))
+
+    assert browser.id == "first"
+    assert type(browser.visit(lambda session: session.id)) is str
+    assert browser.visit(data) == {"k": 2}
+
+
 @row("P15")
 def test_an_old_secret_verifies_and_its_cookie_is_sent_again_under_the_first() -> None:
     """Rotation needs no waiting for the longest session."""
