@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from itertools import count
+from itertools import count, cycle
 from typing import Any, NamedTuple
 
 from .driving import WSGI, as_wsgi
@@ -18,7 +18,7 @@ from .driving import WSGI, as_wsgi
 SECRET = "8mJ2q0vX5cR7tB1nL4wZ9yK3hF6dS0aG"  # 32 bytes
 LIFETIME = 86400.0  # seconds
 NEVER_FULL = 100_000  # sessions that every store can hold; minisession's own default
-USER = "ada"
+USER = ADA = "ada"
 DATA: dict[str, Any] = {
     "name": "Ada Lovelace",
     "email": "ada.lovelace@mail.example.com",
@@ -217,12 +217,15 @@ def _minisession(url: str | None, lifetime: float) -> Apps:
     from minisession import MemoryStore, SessionMiddleware, get_session, open_store
 
     class Ours(Pages):
+        # One user may have a hundredth of a store, and then loses a session with each login.
+        users = cycle([f"{ADA} {number}" for number in range(1000)])
+
         def session(self, request: Any) -> Any:
             return get_session(request)
 
         def login(self, request: Any) -> bytes:
             session = get_session(request)
-            session.regenerate(user=USER)
+            session.regenerate(user=next(self.users) if USER == ADA else USER)
             session.update(DATA)
             return b"ok"
 
@@ -233,7 +236,8 @@ def _minisession(url: str | None, lifetime: float) -> Apps:
         def renew(self, request: Any, session: Any) -> None:
             session.regenerate(keep=True)
 
-    store = open_store(url) if url else MemoryStore(max_sessions=NEVER_FULL)
+    room = max(2**28, NEVER_FULL * 1000)  # bytes; the default, where that is enough
+    store = open_store(url) if url else MemoryStore(max_sessions=NEVER_FULL, max_bytes=room)
     app = SessionMiddleware(_wsgi(_with(Ours())), secret=SECRET, store=store, idle_timeout=lifetime)
     return Apps(app, _wsgi(_without()), store.clear)
 
