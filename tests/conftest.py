@@ -35,6 +35,7 @@ STARTING = {
         "stores/test_*cluster*.py",
         "core/*::*redis*",
         "wsgi/*::*redis*",
+        "users/*::*redis*",
         "demo/*::*[[]redis]",
         "site/*::*Redis]",
         "server",
