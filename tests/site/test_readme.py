@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from webtest import TestApp
 
+from bench import report
 from demo.app import app as demo
 from minisession import Cookie, MemoryStore, SessionMiddleware, destroy_sessions_of, get_session
 from minisession.testing import log_in
@@ -112,6 +114,30 @@ def test_what_a_read_costs_beside_others_was_measured() -> None:
     )
     assert found is not None
     assert [int(said) for said in found.groups()] == pytest.approx([share("beaker"), share("django")], abs=2.5)
+
+
+def test_what_the_page_on_performance_says_in_words_was_measured() -> None:
+    """`python -m bench report` writes the tables, and not the sentences before them."""
+    results = json.loads((ROOT / "bench" / "results.json").read_text())
+    began = re.findall(r"Measured on (\S+ \S+) with", (page := (ROOT / "docs" / "performance.md").read_text()))
+    times = [datetime.fromisoformat(time) for time in began]
+    costs, under_a_server = report.costs(results["inprocess"]), report.added(results["insitu"])
+    ours, django = (median(under_a_server[name]["read"]) for name in ("minisession", "django"))
+
+    def share(scenario: str, peer: str) -> float:
+        return costs["minisession"][scenario].value / costs[peer][scenario].value
+
+    assert "measured in one run" in page
+    assert len(times) == len(results) - 1  # what libraries keep is on another page
+    assert max(times) - min(times) < timedelta(hours=2)
+    assert "less than half of what\nit costs with Django, Beaker or Flask-Session" in page
+    assert max(share("read", peer) for peer in ("django", "beaker", "flask-session")) < 0.5
+    assert "about sixteen microseconds" in page
+    assert ours == pytest.approx(16, abs=1)
+    assert "seven tenths of Django's" in page
+    assert ours / django == pytest.approx(0.7, abs=0.05)
+    assert "a third of Django's, and half as much again\nas express-session's" in page
+    assert (share("login", "django"), share("login", "express-session")) == pytest.approx((1 / 3, 1.5), abs=0.05)
 
 
 def test_it_is_short() -> None:
