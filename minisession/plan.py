@@ -59,6 +59,7 @@ def is_settled(visit: Visit, options: Options, now: float) -> bool:
     if visit.send or options.always:
         return False
     lifetime = visit.max_age or options.idle_timeout
+    # As `expiry.deadline` has it, which is called where there is more to it.
     fresh = now + lifetime
     if options.absolute_timeout is not None:
         fresh = expiry.deadline(now, visit.created, lifetime, options.absolute_timeout)

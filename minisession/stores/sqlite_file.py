@@ -236,7 +236,7 @@ def _checked(path: str | os.PathLike[str]) -> str:
         raise ValueError("path ':memory:' would be a database for each connection: use MemoryStore")
     if "://" in name or name.startswith(("file:", "sqlite:")):
         # It may hold a password.
-        raise ValueError("path must be a file's path, not a URL: open_store() takes those")
+        raise ValueError("path must be a file's path, not a URL: open_store() takes a store's URL")
     if not name or "\0" in name:
         raise ValueError(f"path must be a file's path, not {name!r}")
     return name
