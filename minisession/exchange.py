@@ -14,7 +14,10 @@ are; or there is none."""
 
 
 class Exchange:
-    """What is known of one request: its ``environ``, the phase of its response, and its session."""
+    """What is known of one request: its ``environ``, the phase of its response, and its session.
+
+    A `Response` is one that has a server.
+    """
 
     phase: Phase = "open"
     # None: the request has not looked at its session.
@@ -55,11 +58,3 @@ class Exchange:
             raise SessionError(
                 f"the response headers are out, and {why}: do it before the first byte of the body"
             )
-
-    def close(self) -> None:
-        """End the exchange: nothing can be changed any more."""
-        self.phase = "closed"
-        # environ holds the session, which holds this: break the cycle.
-        self.environ = None
-        if self.visit is not None:
-            self.visit.environ = {}

@@ -134,11 +134,10 @@ class SessionMiddleware:
         if outer is not None and outer.phase != "closed":
             self._warn_of_a_second(outer)
             return self.app(environ, start_response)
-        exchange = Exchange(self._lifecycle, environ)
-        environ[KEY], environ[self._mark] = Session(exchange), exchange
+        response = Response(self._lifecycle, environ, start_response)
+        environ[KEY], environ[self._mark] = Session(response), response
         wrapper = environ.get("wsgi.file_wrapper")
         files = [] if wrapper is None or isinstance(wrapper, type) else _watched(environ, wrapper)
-        response = Response(exchange, start_response, environ)
         body: Iterable[bytes] | None = None
         try:
             body = self.app(environ, response.start)
@@ -149,10 +148,11 @@ class SessionMiddleware:
                 return body
             return response.stream(body)
         except BaseException as error:
+            was_open = response.phase == "open"
             response.abandon(body)
-            if response.sent or not isinstance(error, (StoreUnavailable, SessionConflict)):
+            if not (was_open and isinstance(error, (StoreUnavailable, SessionConflict))):
                 raise
-            return response.unavailable(error)
+            return response.unavailable(error, environ, start_response)
 
     def _warn_of_a_second(self, outer: Exchange) -> None:
         # An app may also call itself, through the same one.
@@ -190,7 +190,7 @@ class SessionMiddleware:
             yield Session(exchange)
             self._lifecycle.close_outside(visit)
         finally:
-            exchange.close()
+            exchange.phase = "closed"
 
 
 def _watched(environ: dict[str, Any], wrapper: Callable[..., Any]) -> list[object]:

@@ -15,6 +15,8 @@ from .exchange import Exchange
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
+    from .lifecycle import Lifecycle
+
 RETRY_AFTER = 5
 """Seconds, told to clients while a session cannot be had or kept."""
 
@@ -22,16 +24,14 @@ RETRY_AFTER = 5
 _END = object()
 
 
-class Response:
-    """A response on its way out: holds its headers back until the session is stored.
+class Response(Exchange):
+    """An exchange with a server: holds the headers back until the session is stored.
 
     Also the iterable that the server gets for a streaming body.
     """
 
     # What most responses never change stands here once, instead of in each of them.
 
-    # The server has the headers.
-    sent = False
     _status: str | None = None
     _write: Callable[[bytes], object] | None = None
     _cookie: str | None = None
@@ -40,8 +40,10 @@ class Response:
     _headers: list[tuple[str, str]]
     _chunks: Iterator[bytes]
 
-    def __init__(self, exchange: Exchange, server: StartResponse, environ: dict[str, Any]) -> None:
-        self._exchange, self._server, self._environ = exchange, server, environ
+    def __init__(
+        self, lifecycle: Lifecycle, environ: dict[str, Any], server: StartResponse
+    ) -> None:
+        self.lifecycle, self.environ, self._server = lifecycle, environ, server
 
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
@@ -49,7 +51,7 @@ class Response:
         """Be the app's ``start_response``."""
         try:
             # The server knows whether the first headers have left, and re-raises if so.
-            if self.sent:
+            if self.phase != "open":
                 return self._server(status, self._dressed(headers), exc_info)
             if self._status is not None and exc_info is None:
                 raise AssertionError("start_response was called a second time without exc_info")
@@ -70,26 +72,24 @@ class Response:
     def send(self) -> None:
         """Commit the session, then hand the headers to the server; once."""
         # The app has started no response: the server reports that.
-        if self.sent or self._status is None:
+        if self.phase != "open" or self._status is None:
             return
-        exchange = self._exchange
-        lifecycle = exchange.lifecycle
-        if exchange.visit is not None:
-            self._cookie = lifecycle.commit(exchange.visit)
+        lifecycle = self.lifecycle
+        if self.visit is not None:
+            self._cookie = lifecycle.commit(self.visit)
         elif lifecycle.options.always:
             try:
-                self._cookie = lifecycle.commit(exchange.look())
+                self._cookie = lifecycle.commit(self.look())
             except (StoreUnavailable, SessionConflict) as error:
                 # The app does not use its session, so it should not notice.
                 lifecycle.journal.warning("session left alone: %s", error)
-        self.sent = True
-        exchange.phase = "streaming"
-        headers = self._headers if exchange.visit is None else self._dressed(self._headers)
+        self.phase = "streaming"
+        headers = self._headers if self.visit is None else self._dressed(self._headers)
         self._write = self._server(self._status, headers)
 
     def _dressed(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the app's headers with ours; the app's own list is not modified."""
-        if self._exchange.visit is None:
+        if self.visit is None:
             return headers
         headers = list(headers)
         vary, fields, cached = None, "", None
@@ -111,7 +111,7 @@ class Response:
                 # A cache would hand one visitor's cookie to others.
                 headers.append(("Cache-Control", "no-store"))
             elif "public" in cached.lower():
-                self._exchange.lifecycle.journal.once(
+                self.lifecycle.journal.once(
                     "a response that sets the session's cookie says Cache-Control: public: a cache"
                     " may hand one visitor's session to others; say no-store or private"
                 )
@@ -120,23 +120,23 @@ class Response:
 
     def _look_at_cookie(self, value: str) -> None:
         """Warn where the app sets a cookie of the session's name itself."""
-        lifecycle = self._exchange.lifecycle
-        if value.partition("=")[0].strip() == lifecycle.options.name:
-            lifecycle.journal.once(
-                f"the app sets a cookie {lifecycle.options.name} itself, which is the session's:"
-                " the browser keeps one of the two; give one of them another name"
+        name = self.lifecycle.options.name
+        if value.partition("=")[0].strip() == name:
+            self.lifecycle.journal.once(
+                f"the app sets a cookie {name} itself, which is the session's: the browser keeps"
+                " one of the two; give one of them another name"
             )
 
-    # What is not wrapped
-
     def finish(self) -> None:
-        """Finish, before the server gets the body unwrapped: nothing can change after this."""
-        late = self.sent
-        self.send()
-        # After write(), the headers were out, and the session may have changed since.
-        if late:
+        """Send the headers, or store what changed since they left.  Nothing can change then."""
+        if self.phase == "open":
+            self.send()
+        else:
             self._store_late()
-        self._exchange.close()
+        # environ holds the session, which holds this; so may what the server gave: break the cycle.
+        self.phase, self.environ, self._server, self._write = "closed", None, _over, _over
+        if self.visit is not None:
+            self.visit.environ = {}
 
     # The streaming body
 
@@ -153,14 +153,15 @@ class Response:
         try:
             chunk = next(self._chunks, _END)
             # Headers wait for the first non-empty block; servers want them before empty ones, too.
-            while not self.sent and chunk == b"":
+            while self.phase == "open" and chunk == b"":
                 chunk = next(self._chunks, _END)
             self.send()
         except BaseException as error:
             self._failed = True
-            if self.sent or not isinstance(error, (StoreUnavailable, SessionConflict)):
+            if self.phase != "open" or not isinstance(error, (StoreUnavailable, SessionConflict)):
                 raise
-            self._chunks = iter(self.unavailable(error))
+            self.phase = "streaming"
+            self._chunks = iter(self.unavailable(error, self.environ or {}, self._server))
             chunk = next(self._chunks, _END)
         if chunk is _END:
             # Now, and not at close(), which some servers call after the client has seen the end.
@@ -180,17 +181,17 @@ class Response:
             self._failed = True
             raise
         finally:
-            self._store_late()
-            self._exchange.close()
+            # Headers that are not out by now never will be.
+            self.phase = "streaming" if self.phase == "open" else self.phase
+            self.finish()
 
     def _store_late(self) -> None:
         """Store what changed after the headers, unless the response failed; log what cannot be."""
-        visit, phase = self._exchange.visit, self._exchange.phase
         # Where the app has started no response, nothing is stored.
-        if visit is None or phase == "closed" or self._failed or self._status is None:
+        if self.visit is None or self.phase == "closed" or self._failed or self._status is None:
             return
         try:
-            self._exchange.lifecycle.commit_late(visit)
+            self.lifecycle.commit_late(self.visit)
         except Exception as error:
             self._failed = True
             self._tell_error("changes made after the headers were not stored", error)
@@ -204,11 +205,13 @@ class Response:
         try:
             self.close()
         except Exception:
-            self._exchange.lifecycle.journal.error(
+            self.lifecycle.journal.error(
                 "the app's close() failed, after its response had", exc_info=True
             )
 
-    def unavailable(self, error: SessionError) -> list[bytes]:
+    def unavailable(
+        self, error: SessionError, environ: dict[str, Any], server: StartResponse
+    ) -> list[bytes]:
         """Answer 503 in place of the app."""
         self._tell_error("503 Service Unavailable", error)
         why = "the session store did not answer"
@@ -221,10 +224,14 @@ class Response:
             ("Cache-Control", "no-store"),
             ("Retry-After", str(RETRY_AFTER)),
         ]
-        self.sent = True
-        self._server("503 Service Unavailable", headers)
+        server("503 Service Unavailable", headers)
         # A body after HEAD would be taken for the next response.
-        return [] if self._environ.get("REQUEST_METHOD") == "HEAD" else [text]
+        return [] if environ.get("REQUEST_METHOD") == "HEAD" else [text]
 
     def _tell_error(self, what: str, error: Exception) -> None:
-        self._exchange.lifecycle.journal.error(f"{what}: %s: %s", type(error).__name__, error)
+        self.lifecycle.journal.error(f"{what}: %s: %s", type(error).__name__, error)
+
+
+def _over(*_: Any) -> Any:
+    """Stand for what the server gave, when the response is complete."""
+    raise AssertionError("the response is complete: nothing can be started or written any more")

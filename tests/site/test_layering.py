@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "journal": set[str](),
     "ending": {"errors", "journal", "stores.base"},
     "shelf": {
-        *("errors", "expiry", "journal", "merge", "options", "visit", "stores.base"),
+        *("errors", "expiry", "journal", "merge", "options", "plan", "visit", "stores.base"),
         *("wire", "wire.cookies", "wire.record", "wire.signing", "wire.values"),
     },
     "door": {
@@ -77,7 +77,7 @@ MAY_IMPORT = {
     "console": set[str](),
     "cli": {"console", "ending", "errors", "journal", "users", "stores.base", "stores.urls"},
     "__main__": {"cli"},
-    "response": {"errors", "exchange"},
+    "response": {"errors", "exchange", "lifecycle"},
     "middleware": {
         *("errors", "exchange", "lifecycle", "options", "response", "session"),
         *("stores.base", "stores.memory", "wire.attributes", "wire.signing"),

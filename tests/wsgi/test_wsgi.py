@@ -550,6 +550,23 @@ def test_the_environ_is_freed_with_its_response() -> None:
         gc.enable()
 
 
+def test_what_an_app_keeps_of_a_response_says_that_it_is_complete() -> None:
+    """What the server gave is let go, so that it need not be known to be safe to call."""
+    kept: list[Any] = []
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        get_session(environ).get("n")
+        kept.extend((start_response, start_response("200 OK", list(PLAIN))))
+        return [b"hello"]
+
+    Exchange(bare(app)).run()
+    start, write = kept
+
+    for late in (lambda: start("200 OK", list(PLAIN)), lambda: write(b"more")):
+        with pytest.raises(AssertionError, match="response is complete"):
+            late()
+
+
 @row("W8", "P22")
 @pytest.mark.parametrize(
     ("take", "broken", "kept"),
