@@ -115,11 +115,11 @@ class Door:
 
     def lost(self, visit: Visit, gone: SessionGone, *, renewed: bool = False) -> None:
         """Log, once, that changes are not stored because the session has ended."""
-        if renewed or visit.max_age_set or (visit.lent and visit.changed()):
+        if renewed or visit.changed():
             self._journal.warning("changes not stored, and no cookie sent: %s", gone)
         else:
             self._journal.debug("cookie not sent: %s", gone)
-        visit.lent = {}
+        visit.lent, visit.max_age_set = {}, False
 
     def untouched(self, visit: Visit, error: SessionError) -> None:
         """Log that a touch failed."""

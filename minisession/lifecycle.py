@@ -71,10 +71,10 @@ class Lifecycle:
             )
         self._door.open(visit, environ.get("HTTP_COOKIE"))
         if visit.standing is LIVE:
-            lifetime = visit.max_age or self.options.idle_timeout
-            if visit.expires_at - now < lifetime * expiry.EARLY_TOUCH:
+            early = (visit.max_age or self.options.idle_timeout) * expiry.EARLY_TOUCH
+            if visit.expires_at - now < early and plan.is_touch_due(visit, self.options, now):
                 with suppress(SessionGone):
-                    self._touch_if_due(visit)
+                    self._touch_once(visit)
         return visit
 
     def open_outside(self, header: str) -> Visit:
@@ -94,15 +94,12 @@ class Lifecycle:
 
         Raises: what `commit_late` does.
         """
-        if visit.standing is not LIVE or (visit.lent and visit.changed()):
+        if visit.standing is not LIVE or plan.is_pending(visit):
             self.commit_late(visit)
             return
         # No change of the caller's can be lost here.
         try:
-            if visit.rewrite:
-                self._rewrite(visit)
-            else:
-                self._touch_if_due(visit)
+            self._store(visit)
         except SessionGone:
             pass
         except (StoreUnavailable, SessionConflict) as error:
@@ -145,30 +142,26 @@ class Lifecycle:
 
     def save(self, visit: Visit) -> None:
         """Store the session now."""
-        self._not_in_transaction(visit, "save")
-        self._must_stand(visit)
+        self._must_stand(visit, "save")
         self._store(visit, asked=True)
 
     def reload(self, visit: Visit) -> None:
         """Load what the store has now."""
-        self._not_in_transaction(visit, "reload")
-        self._must_stand(visit)
+        self._must_stand(visit, "reload")
         if visit.standing is NEW:
             raise SessionGone("this session was never stored: there is nothing to reload")
         self.shelf.reload(visit)
 
     def touch(self, visit: Visit) -> None:
         """Start the lifetime anew in the store."""
-        self._not_in_transaction(visit, "touch")
-        self._must_stand(visit)
+        self._must_stand(visit, "touch")
         if visit.standing is LIVE:
             self._touch(visit)
 
     def transact(self, visit: Visit, run: Callable[[], T]) -> T:
         """Run ``run`` on fresh data until its result is stored before another request stores."""
-        self._not_in_transaction(visit, "transact")
-        self._must_stand(visit)
-        self._store(visit, asked=False)
+        self._must_stand(visit, "transact")
+        self._store(visit)
         if visit.standing is LIVE:
             self.shelf.catch_up(visit)
         restore = visit.snapshot()
@@ -182,9 +175,9 @@ class Lifecycle:
                 visit.transacting = False
             if visit.standing is NEW:
                 # No other request knows its id.
-                self._store(visit, asked=False)
+                self._store(visit)
                 return True
-            return not (visit.max_age_set or visit.changed()) or self._replaced(visit)
+            return not visit.changed() or self._replaced(visit)
 
         def look(visit: Visit) -> None:
             # A try that was lost leaves nothing behind.
@@ -202,8 +195,7 @@ class Lifecycle:
         """Return when the session ends if it is not used again."""
         if visit.standing is LIVE and not visit.max_age_set and visit.expires_at != float("inf"):
             return visit.expires_at
-        options, lifetime = self.options, visit.max_age or self.options.idle_timeout
-        return expiry.deadline(self._now(), visit.created, lifetime, options.absolute_timeout)
+        return plan.deadline(visit, self.options, self._now())
 
     # Committing
 
@@ -221,7 +213,7 @@ class Lifecycle:
             if visit.standing is GONE:
                 self._must_stand(visit)
             elif visit.standing is not DESTROYED:
-                self._store(visit, asked=False)
+                self._store(visit)
         except SessionGone as gone:
             self._door.lost(visit, gone, renewed=was_new)
         return self._door.answer(visit)
@@ -240,25 +232,35 @@ class Lifecycle:
             raise SessionError("the headers went out without the new session's cookie")
         self._until_done(visit, self.shelf.write)
 
-    def _store(self, visit: Visit, *, asked: bool) -> None:
-        """Carry out what `plan` says."""
-        match plan.store(visit, self.options, asked=asked):
-            case plan.CREATE:
-                self._create(visit)
+    def _store(self, visit: Visit, *, asked: bool = False) -> None:
+        self._take(plan.store(visit, self.options, self._now(), asked=asked), visit)
+
+    def _take(self, step: plan.Step, visit: Visit) -> None:
+        match step:
             case plan.REPLACE:
                 self._until_done(visit, self._replaced)
+            case plan.CREATE:
+                self._create(visit)
+            case plan.UNCHANGED:
+                self.journal.full("session %s not stored: unchanged", id=visit.id)
+            case plan.TOUCH:
+                self._touch(visit)
+            case plan.TOUCH_ONCE:
+                self._touch_once(visit)
             case plan.TOUCH_FOR_COOKIE:
                 # If it fails, the response goes out without the cookie.
                 try:
                     self._touch(visit)
                 except (StoreUnavailable, SessionConflict) as error:
                     self._door.untouched(visit, error)
-            case plan.TOUCH_IF_DUE:
-                self._touch_if_due(visit)
             case plan.REWRITE:
-                self._rewrite(visit)
-            case plan.TOUCH:
-                self._touch(visit)
+                # A record that we make a little longer must fail no page.
+                try:
+                    self._until_done(visit, self.shelf.write)
+                except SessionTooLarge as error:
+                    self.journal.warning("session %s not stored anew: %s", error, id=visit.id)
+                    if plan.is_touch_due(visit, self.options, self._now()):
+                        self._touch_once(visit)
 
     def _create(self, visit: Visit) -> None:
         """Store a new session, in the place of the one that it replaces, if that is still there.
@@ -307,33 +309,19 @@ class Lifecycle:
             visit.send = visit.send or "has a max_age, which starts anew"
         return True
 
-    def _rewrite(self, visit: Visit) -> None:
-        """Store what did not change.  A record that we make a little longer must fail no page."""
-        try:
-            self._until_done(visit, self.shelf.write)
-        except SessionTooLarge as error:
-            self.journal.warning("session %s not stored anew: %s", error, id=visit.id)
-            self._touch_if_due(visit)
-
     def _touch(self, visit: Visit) -> None:
         self._until_done(visit, self.shelf.touch)
         visit.stored = True
 
-    def _touch_if_due(self, visit: Visit) -> None:
-        """Touch once if it is worth it; a touch that fails does not fail the page."""
-        if visit.untouchable:
-            return
-        fresh, ends = self.shelf.deadline(visit), visit.expires_at
-        if not expiry.touch_is_due(ends, fresh, visit.max_age or self.options.idle_timeout):
-            self.journal.full("session %s not stored: unchanged", id=visit.id)
-            return
+    def _touch_once(self, visit: Visit) -> None:
+        """Touch, but not again for the same bytes; a touch that fails does not fail the page."""
+        visit.untouchable = True
         try:
             visit.untouchable = not self.shelf.touch(visit)
         except StoreUnavailable as error:
-            visit.untouchable = True
             self._door.untouched(visit, error)
             return
-        if visit.untouchable and ends <= self._now():
+        if visit.untouchable and visit.expires_at <= self._now():
             self.journal.full("session %s not touched: it has expired meanwhile", id=visit.id)
         elif visit.untouchable:
             self.journal.full(
@@ -360,14 +348,14 @@ class Lifecycle:
 
     # Small things
 
-    def _must_stand(self, visit: Visit) -> None:
-        if visit.standing is DESTROYED:
-            raise SessionGone("this session was destroyed: call regenerate() to start an empty one")
+    def _must_stand(self, visit: Visit, verb: str = "") -> None:
+        if verb:
+            self._not_in_transaction(visit, verb)
+        what = "this session was destroyed"
         if visit.standing is GONE:
-            handle = handle_of(visit.id)
-            raise SessionGone(
-                f"session {handle} has ended: call regenerate() to start an empty one"
-            )
+            what = f"session {handle_of(visit.id)} has ended"
+        if visit.standing in (GONE, DESTROYED):
+            raise SessionGone(f"{what}: call regenerate() to start an empty one")
 
     def _not_in_transaction(self, visit: Visit, verb: str) -> None:
         if visit.transacting:

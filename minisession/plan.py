@@ -19,28 +19,66 @@ from __future__ import annotations
 
 import enum
 
-from . import expiry
+from .expiry import TOUCH_WORTH
 from .options import Options
 from .visit import DESTROYED, LIVE, NEW, Visit
 
 # What a session needs of the store.
-Step = enum.Enum("Step", "NOTHING CREATE REPLACE REWRITE TOUCH TOUCH_FOR_COOKIE TOUCH_IF_DUE")
-NOTHING, CREATE, REPLACE, REWRITE, TOUCH, TOUCH_FOR_COOKIE, TOUCH_IF_DUE = Step
+Step = enum.Enum(
+    "Step", "NOTHING UNCHANGED CREATE REPLACE REWRITE TOUCH TOUCH_FOR_COOKIE TOUCH_ONCE"
+)
+NOTHING, UNCHANGED, CREATE, REPLACE, REWRITE, TOUCH, TOUCH_FOR_COOKIE, TOUCH_ONCE = Step
 
 
-def store(visit: Visit, options: Options, *, asked: bool) -> Step:
+def store(visit: Visit, options: Options, now: float, *, asked: bool = False) -> Step:
     """Return what to do with a session that is new or live; ``asked``: by `save`."""
     if visit.standing is NEW:
         wanted = asked, options.save_uninitialized, is_something(visit)
         return CREATE if any(wanted) else NOTHING
-    if visit.max_age_set or (visit.lent and visit.changed()):
+    if (visit.lent or visit.max_age_set) and visit.changed():
         return REPLACE
     if visit.rewrite or (options.resave and not visit.saved):
         return REWRITE
     if asked:
         return TOUCH
-    owed = not visit.stored and (visit.send or options.rolling)
-    return TOUCH_FOR_COOKIE if owed else TOUCH_IF_DUE
+    if not visit.stored and (visit.send or options.rolling):
+        return TOUCH_FOR_COOKIE
+    return TOUCH_ONCE if is_touch_due(visit, options, now) else UNCHANGED
+
+
+def is_settled(visit: Visit, options: Options, now: float) -> bool:
+    """Return whether a live session needs neither the store nor a cookie, as most requests' does.
+
+    `store` and `is_sent` would give the same answer, in twice as many steps.
+    """
+    if visit.standing is not LIVE or visit.lent or visit.max_age_set or visit.rewrite:
+        return False
+    return not (visit.send or options.always or is_touch_due(visit, options, now))
+
+
+def is_touch_due(visit: Visit, options: Options, now: float) -> bool:
+    """Return whether moving the expiry of a live session is worth a write, or cannot be.
+
+    Earlier counts like later, so that a shortened timeout reaches the sessions that exist, and a
+    store without a limit (``inf``) gets one.
+    """
+    lifetime = visit.max_age or options.idle_timeout
+    fresh = now + lifetime
+    if options.absolute_timeout is not None:
+        fresh = deadline(visit, options, now)
+        if fresh <= now:
+            return True
+    return not visit.untouchable and abs(fresh - visit.expires_at) >= lifetime * TOUCH_WORTH
+
+
+def deadline(visit: Visit, options: Options, now: float) -> float:
+    """Return when a session that is used now ends, in Unix seconds.
+
+    That is a lifetime later: its own ``max_age``, or `idle_timeout`.  But it never outlives the
+    `absolute_timeout`, which counts from its beginning.
+    """
+    end, absolute = now + (visit.max_age or options.idle_timeout), options.absolute_timeout
+    return end if absolute is None else min(end, visit.created + absolute)
 
 
 def is_something(visit: Visit) -> bool:
@@ -48,32 +86,11 @@ def is_something(visit: Visit) -> bool:
     return bool(visit.data or visit.user is not None or visit.known)
 
 
-def is_settled(visit: Visit, options: Options, now: float) -> bool:
-    """Return whether a live session needs neither the store nor a cookie.
-
-    It is true of most requests.  `store`, `is_sent` and the check whether a touch is due would give
-    the same answer, in three times as many steps.
-    """
-    if visit.standing is not LIVE or visit.lent or visit.max_age_set or visit.rewrite:
-        return False
-    if visit.send or options.always:
-        return False
-    lifetime = visit.max_age or options.idle_timeout
-    # As `expiry.deadline` has it, which is called where there is more to it.
-    fresh = now + lifetime
-    if options.absolute_timeout is not None:
-        fresh = expiry.deadline(now, visit.created, lifetime, options.absolute_timeout)
-    return not expiry.touch_is_due(visit.expires_at, fresh, lifetime)
-
-
 def is_pending(visit: Visit) -> bool:
     """Return whether there is something to store that has not been."""
-    if visit.standing is DESTROYED:
-        return False
     if visit.standing is NEW:
         return is_something(visit)
-    live = visit.standing is LIVE
-    return (live and visit.max_age_set) or bool(visit.lent and visit.changed())
+    return visit.standing is not DESTROYED and visit.changed()
 
 
 def is_sent(visit: Visit, options: Options) -> bool:

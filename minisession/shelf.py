@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NoReturn
 
-from . import expiry
+from . import expiry, plan
 from .errors import SessionGone, SessionTooLarge
 from .journal import Journal, handle_of
 from .merge import merge
@@ -37,9 +37,6 @@ class Shelf:
         stored = self.store.load(id)
         found = self.read(visit, id, stored)
         if stored is None or found is None:
-            # Of several that have ended, the first counts, as of those that live.
-            if stored is not None and stored.data == TOMBSTONE and not visit.known:
-                visit.id, visit.known = id, True
             return False
         visit.live(id, *stored)
         visit.data, visit.max_age, created, visit.user = found
@@ -57,6 +54,9 @@ class Shelf:
             return None
         data, options = stored.data, self._options
         if data == TOMBSTONE:
+            # Of several that have ended, the first counts, as of those that live.
+            if not visit.known:
+                visit.id, visit.known = id, True
             return None
         if len(data) > options.max_bytes:
             self._journal.warning(
@@ -205,13 +205,11 @@ class Shelf:
         Raises:
             SessionGone: the absolute timeout has come meanwhile.
         """
-        now, absolute = self._now(), self._options.absolute_timeout
-        fresh = now + (visit.max_age or self._options.idle_timeout)
-        if absolute is not None:
-            fresh = min(fresh, visit.created + absolute)
-        if fresh <= now:
+        now = self._now()
+        end = plan.deadline(visit, self._options, now)
+        if end <= now:
             self.gone(visit, visit.id)
-        return fresh
+        return end
 
     def gone(self, visit: Visit, id: str) -> NoReturn:
         """Raise SessionGone: another request has ended the session, or its time has come."""

@@ -164,7 +164,7 @@ class Visit:
             self.lent[key] = text(self.data[key]) if key in self.data else None
 
     def changed(self) -> bool:
-        """Return whether the data differ from what was stored or loaded.
+        """Return whether the data or the lifetime differ from what was stored or loaded.
 
         Raises:
             TypeError: a list or dict holds by now what JSON does not.
@@ -176,7 +176,7 @@ class Visit:
             value = self.data.get(key, _ABSENT)
             if (None if value is _ABSENT else text(value)) != before:
                 return True
-        return False
+        return self.max_age_set
 
     def _noted(self) -> dict[str, str | None]:
         """Return a copy of ``lent``, with the texts of what is as stored."""

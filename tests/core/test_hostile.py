@@ -20,6 +20,7 @@ import uuid
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -1241,10 +1242,18 @@ def test_what_json_does_not_hold_is_refused_as_it_is_assigned(scene: Scene, valu
     ids=[name for name in UNFIT if not name.startswith("half")],
 )  # fmt: skip
 def test_what_json_does_not_hold_is_refused_at_commit(scene: Scene, value: object, message: str) -> None:
-    """Appended to a list that was fine: found before the headers leave."""
-    for cookie in (OURS, None):
+    """Appended to a list that was fine: found before the headers leave, whatever else was changed."""
+
+    def append(session: Session) -> None:
+        session.setdefault("cart", []).append(value)
+
+    def append_and_remember(session: Session) -> None:
+        append(session)
+        session.cookie.max_age = 60
+
+    for cookie, change in product((OURS, None), (append, append_and_remember)):
         with pytest.raises(TypeError, match=f"(?s)session\\['cart'\\].* is .*{message}"):
-            scene.ask(cookie, app=writing(lambda session: session.setdefault("cart", []).append(value)))
+            scene.ask(cookie, app=writing(change))
     scene.kept()
     assert len(scene.backend) == 1
 

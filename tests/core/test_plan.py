@@ -1,14 +1,15 @@
-"""What is done when: that the short way to "nothing" ends where the long one does."""
+"""What is done when: the table, line by line."""
 
 from __future__ import annotations
 
 from itertools import product
+from math import inf
 
 import pytest
 
-from minisession import Cookie, expiry, plan
+from minisession import Cookie, plan
 from minisession.options import Options
-from minisession.visit import LIVE, Standing, Visit
+from minisession.visit import NEW, Standing, Visit
 from minisession.wire import record
 
 NOW = 1_000_000.0
@@ -27,49 +28,84 @@ def options(**what: object) -> Options:
     return Options(**{"idle_timeout": 100, **what})  # type: ignore[arg-type]  # the values are of any type
 
 
-def test_where_nothing_is_left_to_do_it_is_seen_at_once() -> None:
-    assert plan.is_settled(visit(), options(), NOW)
-    assert plan.is_settled(visit(), options(), NOW + 0.99)
+CHANGED = {"data": {"key": 2}, "lent": {"key": "1"}}
+LOOKED_AT = {"data": {"key": 1}, "lent": {"key": "1"}}
+FRESH = {"standing": NEW, "known": False}
 
 
 @pytest.mark.parametrize(
-    "what",
+    ("what", "configured", "step", "asked"),
     [
-        *({"standing": standing} for standing in Standing if standing is not LIVE),
-        {"lent": {"key": "1"}},
-        {"max_age_set": True},
-        {"rewrite": True},
-        {"send": "was signed by an older secret"},
-        {"expires_at": NOW + 99},
-        {"expires_at": NOW + 101},
-        {"expires_at": float("inf")},
-        {"max_age": 200},
+        (FRESH, {}, "NOTHING", "CREATE"),
+        (FRESH, {"save_uninitialized": True}, "CREATE", "CREATE"),
+        (FRESH, {"resave": True, "rolling": True}, "NOTHING", "CREATE"),
+        ({**FRESH, "data": {"key": 1}}, {}, "CREATE", "CREATE"),
+        ({**FRESH, "user": "ada"}, {}, "CREATE", "CREATE"),
+        ({**FRESH, "known": True}, {}, "CREATE", "CREATE"),
+        ({**FRESH, "max_age_set": True}, {}, "NOTHING", "CREATE"),
+        ({}, {}, "UNCHANGED", "TOUCH"),
+        (LOOKED_AT, {}, "UNCHANGED", "TOUCH"),
+        (CHANGED, {}, "REPLACE", "REPLACE"),
+        ({"max_age_set": True}, {}, "REPLACE", "REPLACE"),
+        ({"rewrite": True}, {}, "REWRITE", "REWRITE"),
+        ({}, {"resave": True}, "REWRITE", "REWRITE"),
+        ({"saved": True, "stored": True}, {"resave": True}, "UNCHANGED", "TOUCH"),
+        ({}, {"rolling": True}, "TOUCH_FOR_COOKIE", "TOUCH"),
+        ({"send": "was signed by an older secret"}, {}, "TOUCH_FOR_COOKIE", "TOUCH"),
+        ({"send": "has a new id", "stored": True}, {}, "UNCHANGED", "TOUCH"),
+        ({"expires_at": NOW + 90}, {}, "TOUCH_ONCE", "TOUCH"),
     ],
 )
-def test_what_may_be_left_to_do_is_looked_at_closely(what: dict[str, object]) -> None:
-    assert not plan.is_settled(visit(**what), options(), NOW)
+def test_what_the_store_is_asked_for(
+    what: dict[str, object], configured: dict[str, object], step: str, asked: str
+) -> None:
+    """``asked``: where the app has called `save`."""
+    assert plan.store(visit(**what), options(**configured), NOW).name == step
+    assert plan.store(visit(**what), options(**configured), NOW, asked=True).name == asked
 
 
-@pytest.mark.parametrize("option", ["resave", "save_uninitialized", "rolling"])
-def test_so_is_each_session_where_an_option_asks_for_it(option: str) -> None:
-    assert not plan.is_settled(visit(), options(**{option: True}), NOW)
+@pytest.mark.parametrize("option", ["", "resave", "rolling", "save_uninitialized", "absolute_timeout"])
+def test_the_short_way_ends_where_the_table_does(option: str) -> None:
+    """For every combination of what can be: a session that is settled is not stored, touched or sent."""
+    kept = options(**({option: 60 if option == "absolute_timeout" else True} if option else {}))
+    settled = set()
+    flags = [(False, True)] * 6
+    for standing, ends, lent, set_, rewrite, sent, stored, untouchable in product(Standing, (10, 99, 100), *flags):
+        one = visit(
+            standing=standing, expires_at=NOW + ends, max_age_set=set_, rewrite=rewrite, stored=stored,
+            untouchable=untouchable, send="is new" if sent else "", **(CHANGED if lent else {}),
+        )  # fmt: skip
+        if plan.is_settled(one, kept, NOW):
+            settled.add(ends)
+            assert plan.store(one, kept, NOW) is plan.UNCHANGED
+            assert not plan.is_sent(one, kept)
+    assert settled == ({10, 99, 100} if option in ("", "absolute_timeout") else set())
 
 
-def test_the_short_way_ends_where_the_long_one_does() -> None:
-    """For every combination of what can be: nothing is stored, touched or sent."""
-    settled = 0
-    flags = [(False, True)] * 7
-    for standing, lent, set_, rewrite, sent, stored, untouchable, always in product(Standing, *flags):
-        for ends, age, absolute in product((NOW + 100, NOW + 98), (0.0, 50.0), (0.0, 60.0, 100.0)):
-            kept = options(resave=always, absolute_timeout=absolute or None)
-            one = visit(
-                standing=standing, lent={"key": "1"} if lent else {}, max_age_set=set_, rewrite=rewrite, stored=stored,
-                send="is new" if sent else "", untouchable=untouchable, expires_at=ends, max_age=age or None,
-            )  # fmt: skip
-            if plan.is_settled(one, kept, NOW):
-                settled += 1
-                fresh = expiry.deadline(NOW, one.created, age or 100, absolute or None)
-                assert plan.store(one, kept, asked=False) is plan.TOUCH_IF_DUE
-                assert not plan.is_sent(one, kept)
-                assert not expiry.touch_is_due(ends, fresh, age or 100)
-    assert settled
+@pytest.mark.parametrize(
+    ("created", "max_age", "absolute", "end"),
+    [(0, None, None, 100), (0, 60, None, 60), (-50, None, 80, 30), (-10, None, 200, 100), (-50, 60, 50, 0)],
+)
+def test_a_session_ends_at_the_earlier_of_idle_and_absolute(
+    created: float, max_age: float | None, absolute: float | None, end: float
+) -> None:
+    """Activity moves the first and never the second."""
+    used = visit(created=NOW + created, max_age=max_age)
+
+    assert plan.deadline(used, options(absolute_timeout=absolute), NOW) == NOW + end
+
+
+@pytest.mark.parametrize(
+    ("ends", "due"), [(99.1, False), (99, True), (100, False), (101, True), (200, True), (inf, True)]
+)
+def test_a_touch_is_due_where_it_moves_the_expiry_by_one_percent(ends: float, due: bool) -> None:
+    """Less is not worth a write; a shortened lifetime, and a record without an end, are."""
+    assert plan.is_touch_due(visit(expires_at=NOW + ends), options(), NOW) is due
+    assert not plan.is_touch_due(visit(expires_at=NOW + ends, untouchable=True), options(), NOW)
+
+
+def test_a_touch_is_due_where_it_finds_that_the_absolute_timeout_has_come() -> None:
+    """Though it would move nothing: a session that is over gets no cookie."""
+    over = visit(created=NOW - 60, expires_at=NOW)
+
+    assert plan.is_touch_due(over, options(absolute_timeout=60), NOW)
