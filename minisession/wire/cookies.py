@@ -18,10 +18,9 @@ MAX_READ = 16
 """Cookies of our name in one request; more are an attack, not a browser."""
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-# Text that does not need `quote`.
-_OURS = re.compile(r"[A-Za-z0-9_.:/+-]*\Z")
-# What JavaScript's encodeURIComponent leaves, beyond what quote() does.
-_UNESCAPED = "!*'()"
+# What JavaScript's encodeURIComponent leaves, beyond what quote() does; and what `pair` escapes
+# itself, as most values hold nothing else to escape, which quote() sees in a sixth of the time.
+_SAFE = "!*'()" + ":/+"
 
 
 def read(header: str, name: str) -> list[str]:
@@ -40,12 +39,9 @@ def read(header: str, name: str) -> list[str]:
         # Not str.strip(): it also drops \x85 and \xa0, which no browser does.
         if equals and key.strip(" \t") == name:
             value = value.strip(" \t")
-            if len(value) > 1 and value[0] == value[-1] == '"':
-                value = value[1:-1]
-            values.append(value)
-            if len(values) == MAX_READ:
-                break
-    return values
+            quoted = len(value) > 1 and value[0] == value[-1] == '"'
+            values.append(value[1:-1] if quoted else value)
+    return values[:MAX_READ]
 
 
 def decode(value: str) -> str:
@@ -54,10 +50,8 @@ def decode(value: str) -> str:
     plain = value.replace("%3A", ":").replace("%2F", "/").replace("%2B", "+")
     if "%" not in plain:
         return plain
-    if _BAD_ESCAPE.search(value):
-        return value
     try:
-        return unquote(value, errors="strict")
+        return value if _BAD_ESCAPE.search(value) else unquote(value, errors="strict")
     except UnicodeDecodeError:
         return value
 
@@ -68,10 +62,8 @@ def pair(name: str, value: str) -> str:
     Raises:
         ValueError: it is longer than browsers keep.
     """
-    if _OURS.match(value):
-        text = f"{name}={value.replace(':', '%3A').replace('/', '%2F').replace('+', '%2B')}"
-    else:
-        text = f"{name}={quote(value, safe=_UNESCAPED)}"
+    quoted = quote(value, safe=_SAFE)
+    text = f"{name}={quoted.replace(':', '%3A').replace('/', '%2F').replace('+', '%2B')}"
     if len(text) > MAX_PAIR:
         raise ValueError(
             f"cookie {name[:80]!r} has {len(text)} bytes, browsers keep {MAX_PAIR}: shorten the id"

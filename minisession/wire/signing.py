@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hmac
 from binascii import b2a_base64
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections import abc
 
 MAX_ID = 255
 """Characters; a longer id was not issued by us, and is not worth an HMAC."""
@@ -27,11 +26,11 @@ class Signer:
             order of several is not known.
     """
 
-    def __init__(self, secrets: str | bytes | Iterable[str | bytes]) -> None:
+    def __init__(self, secrets: str | bytes | abc.Iterable[str | bytes]) -> None:
         if isinstance(secrets, (str, bytes)):
             secrets = [secrets]
         # Which one of a mapping or a set is the first, and would sign?
-        elif isinstance(secrets, (Mapping, AbstractSet)) or not isinstance(secrets, Iterable):
+        elif isinstance(secrets, (abc.Mapping, abc.Set)) or not isinstance(secrets, abc.Iterable):
             raise TypeError(f"{_RULE}, not {type(secrets).__name__}")
         keys = [_key(secret) for secret in secrets]
         if not keys:
@@ -53,14 +52,13 @@ class Signer:
         id, _, signature = value[2:].rpartition(".")
         if len(signature) != _SIGNATURE or not 1 <= len(id) <= MAX_ID or value[:2] != "s:":
             return None
-        try:
-            message, given = id.encode(), signature.encode()
-        except UnicodeEncodeError:  # half a surrogate pair, from a broken server
-            return None
+        # A broken server may pass on half a surrogate pair, which is in nothing that was signed.
+        message = id.encode(errors="surrogatepass")
+        given = signature.encode(errors="surrogatepass")
         # The encoded forms are compared: 4 last characters decode to the same 32 bytes.
-        for number, mac in enumerate(self._macs):
+        for mac in self._macs:
             if hmac.compare_digest(_signature(mac, message), given):
-                return id, number == 0
+                return id, mac is self._macs[0]
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from typing import Any
 from urllib.parse import quote
 
@@ -189,6 +190,38 @@ def test_a_time_in_a_record_is_a_number_above_0(number: str) -> None:
         record.decode(f'{{"cookie":{{"originalMaxAge":{number}}}}}'.encode())
     with pytest.raises(ValueError, match="created is not a time"):
         record.decode(f'{{"cookie":{{}},"minisession":{{"created":{number}}}}}'.encode())
+
+
+@pytest.mark.parametrize(
+    ("header", "values"),
+    [
+        ("sid", []),
+        ("sid; a=sid; sid2=a; =sid", []),
+        ("a=1;sid=b; \tsid\t=\tc\t;sid=", ["b", "c", ""]),
+        ('sid="a"; sid="; sid=""; sid="""; sid="a', ["a", '"', "", '"', '"a']),
+        ("sid=a=b; sid=%22", ["a=b", "%22"]),
+    ],
+)
+def test_the_values_of_a_name_are_read_from_among_others(header: str, values: list[str]) -> None:
+    """A name without "=" is no cookie; the spaces around both are dropped, and one pair of quotes."""
+    assert cookies.read(header, "sid") == values
+
+
+def test_a_value_is_escaped_as_encode_uri_component_does() -> None:
+    kept = f"{string.ascii_letters}{string.digits}-_.!~*'()"
+
+    for character in map(chr, range(128)):
+        escaped = character if character in kept else f"%{ord(character):02X}"
+        assert cookies.pair("sid", f"{character}%{character}") == f"sid={escaped}%25{escaped}"
+
+
+def test_half_a_pair_stands_for_no_other_character() -> None:
+    """A broken server may pass one on; it is in no id that was signed, and no reason to raise."""
+    signed = Signer("secret").sign("a?\ufffdb")
+
+    for half in "\ud83d", "\ude00":
+        for replaced in "?", "\ufffd", signed[-1]:
+            assert Signer("secret").verify(signed.replace(replaced, half)) is None
 
 
 def test_set_cookie_has_what_was_configured() -> None:
