@@ -19,20 +19,22 @@ MAX_INT_BITS = 14_000
 """About 4,200 digits; CPython refuses to read integers of more than 4,300 (CVE-2020-10735)."""
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+"""Half of a pair: Express stores it, and UTF-8 does not."""
+
+PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+"""Both halves, which JSON makes one character."""
 
 _FIXES = {
     "tuple": "use a list",
-    "set": "use sorted(…), a list",
-    "frozenset": "use sorted(…), a list",
     "bytes": "use .hex() or base64 text",
-    "datetime": "use .isoformat()",
-    "date": "use .isoformat()",
-    "Decimal": "use str(…)",
-    "UUID": "use str(…)",
+    **dict.fromkeys(("set", "frozenset"), "use sorted(…), a list"),
+    **dict.fromkeys(("datetime", "date"), "use .isoformat()"),
+    **dict.fromkeys(("Decimal", "UUID"), "use str(…)"),
 }
-_KINDS = (str, int, float, list, dict, type(None))
 _ANY_FIX = "store its parts (str, int, float, bool, None, list, dict with str keys)"
+
+# What JSON keeps of a value of a subclass.  Not str(), which markup answers with itself.
+_BASES: dict[Any, Any] = {str: str.__str__, int: int, float: float, list: list, dict: dict}
 
 # `fit` has checked how deep values are, so none of them is circular.
 _encoder = partial(json.JSONEncoder, ensure_ascii=False, allow_nan=False, check_circular=False)
@@ -46,13 +48,11 @@ canonical = _encoder(sort_keys=True).encode
 
 def text(value: Any) -> str:
     """Return text that is equal for two values exactly if they are, down to the order of keys."""
-    # No other value's text begins with a quotation mark, so escapes are not needed.
-    if type(value) is str:
-        return '"' + value
     if type(value) is int:
-        return int.__repr__(value)
-    # What JSON keeps of a subclass: an enum's value, and markup's text.
-    return '"' + str.__str__(value) if isinstance(value, str) else encode(value)
+        return repr(value)
+    # No other value's text begins with a quotation mark, so escapes are not needed.  Not with +,
+    # which markup may answer by escaping.
+    return "".join(('"', value)) if isinstance(value, str) else encode(value)
 
 
 def check(key: str, value: Any) -> None:
@@ -61,9 +61,8 @@ def check(key: str, value: Any) -> None:
     Raises:
         TypeError: it does not; the message names where, the type and the fix.
     """
+    check_again(key, value)
     if not fit((value,)):
-        _explain(value, (key,))
-        # Half a pair is all that it lets pass.
         fix = "drop it: .encode(errors='ignore').decode()"
         raise _unfit((key,), "text with half a surrogate pair", fix)
 
@@ -73,60 +72,59 @@ def check_again(key: str, value: Any) -> None:
 
     Half surrogate pairs pass: Express stores them.
     """
-    if not fit((value,)):
+    if not fit((value,), bad=PAIR):
         _explain(value, (key,))
 
 
-def fit(values: Iterable[Any], depth: int = MAX_DEPTH) -> bool:
-    """Return, quickly, whether JSON returns all values unchanged; `check` says why not."""
+def fit(values: Iterable[Any], depth: int = MAX_DEPTH, bad: re.Pattern[str] = SURROGATE) -> bool:
+    """Return, quickly, whether JSON returns all values unchanged; `check` says why not.
+
+    Text with a match of ``bad`` does not fit.
+    """
     for value in values:
         kind = type(value)
         if kind is str:
-            fits = value.isascii() or not SURROGATE.search(value)
+            fits = value.isascii() or not bad.search(value)
         elif kind is int:
             fits = value.bit_length() <= MAX_INT_BITS
         elif kind is list:
-            fits = depth and fit(value, depth - 1)
+            fits = depth and fit(value, depth - 1, bad)
         elif kind is dict:
-            fits = depth and fit_names(value) and fit(list(value.values()), depth - 1)
+            fits = depth and fit_names(value, bad) and fit(list(value.values()), depth - 1, bad)
         elif kind is float:
             fits = isfinite(value)
         else:
-            fits = value is None or kind is bool or _fits_as_base(value, depth)
+            fits = value is None or kind is bool or _fits_as_base(value, depth, bad)
         if not fits:
             return False
     return True
 
 
-def fit_names(names: Iterable[Any]) -> bool:
+def fit_names(names: Iterable[Any], bad: re.Pattern[str] = SURROGATE) -> bool:
     """Return the same for a dict's keys."""
     try:
-        joined = "".join(names)
+        # Apart, so that halves at the ends of two keys are no pair.
+        joined = " ".join(names)
     except TypeError:
         return False
-    return joined.isascii() or not SURROGATE.search(joined)
+    return joined.isascii() or not bad.search(joined)
 
 
-def _fits_as_base(value: Any, depth: int) -> bool:
+def _fits_as_base(value: Any, depth: int, bad: re.Pattern[str]) -> bool:
     """Return whether a subclass' value, as of IntEnum, fits: JSON keeps what it is made of."""
     # Not isinstance(), which believes a proxy that says it is what it stands for.
-    kind = type(value)
-    if issubclass(kind, str):
-        # Not str(), which Django's SafeString answers with itself.
-        return fit((str.__str__(value),))
-    bases: tuple[Any, ...] = (int, float, dict, list)
-    plain = [base(value) for base in bases if issubclass(kind, base)]
-    return bool(plain) and fit(plain, depth)
+    plain = [made(value) for base, made in _BASES.items() if issubclass(type(value), base)]
+    return bool(plain) and fit(plain, depth, bad)
 
 
 def _explain(value: Any, path: tuple[str | int, ...]) -> None:
     """Raise what is wrong with ``value``, if anything but half a surrogate pair is."""
-    if not issubclass(type(value), _KINDS):
+    if value is not None and not issubclass(type(value), tuple(_BASES)):
         name = type(value).__name__
         a = "an" if name[0] in "aeiouAEIOU" else "a"
         raise _unfit(path, f"{a} {name}", _FIXES.get(name, _ANY_FIX))
     match value:
-        case str() if _PAIR.search(value):
+        case str() if PAIR.search(value):
             # JSON would make the two halves one character.
             fix = "join them: .encode('utf-16', 'surrogatepass')"
             raise _unfit(path, "text with a character in two halves", fix)

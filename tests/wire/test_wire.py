@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+from math import inf, nextafter
 from typing import Any
 from urllib.parse import quote
 
@@ -102,6 +103,15 @@ RECORDS: list[tuple[Cookie, float | None, dict[str, Any], str]] = [
         ),
     ),
     (
+        Cookie(secure=False, samesite=None, domain="null.example", path="/null/%s"),
+        60,
+        {"null": "null"},
+        (
+            '{"cookie":{"originalMaxAge":60000,"expires":"2026-11-18T11:07:40.123Z","httpOnly":true,'
+            '"domain":"null.example","path":"/null/%s"},"null":"null"}'
+        ),
+    ),
+    (
         Cookie(secure="auto", samesite="auto"),
         None,
         {"half": "\ud83d"},
@@ -130,6 +140,44 @@ def test_our_member_comes_after_the_cookie_and_has_whole_numbers_as_javascript_w
 
     assert list(json.loads(ours)) == ["cookie", "minisession", "k"]
     assert b'"minisession":{"created":1795000000,"user":"ada"},"k":1}' in ours
+
+
+WHOLE = 1_795_000_000.25
+
+
+@pytest.mark.parametrize(
+    ("created", "written"),
+    [
+        (WHOLE, "1795000000.25"),
+        (nextafter(WHOLE, inf), "1795000000.25"),
+        (nextafter(WHOLE, 0), "1795000000.249"),
+        (WHOLE + 0.00099, "1795000000.25"),
+        (1_795_000_000.123, "1795000000.123"),
+        (1.001, "1.001"),
+        (0.0, "0.001"),
+        (0.0009, "0.001"),
+    ],
+)
+def test_a_start_is_written_to_the_millisecond_that_had_passed(created: float, written: str) -> None:
+    """Never in the future, the same when it is stored again, and never 0, which would not load."""
+    frame = record.frame(Cookie(), True)
+    ours = record.encode(Record({}, None, created, None), frame, T)
+
+    assert f'"minisession":{{"created":{written}}}' in ours.decode()
+    assert record.encode(record.decode(ours), frame, T) == ours
+
+
+@pytest.mark.parametrize("much", [1, 10_000])
+def test_half_pairs_of_express_come_back_as_they_were(much: int) -> None:
+    """In texts and names, also next to the other half, and however long the record is."""
+    text = (
+        '{"cookie":{},"minisession":{},"k":[{"\\ud83d":1,"\\ude00":"\\ud83d"},"\\ude00"],"much":"' + "x" * much + '"}'
+    )
+    stored = record.decode(text.encode())
+
+    assert stored.data["k"] == json.loads(text)["k"]
+    written = record.encode(stored, record.frame(Cookie(), True), T)
+    assert written.endswith(text.removeprefix('{"cookie":{}').encode())
 
 
 RESTS = st.one_of(
