@@ -111,18 +111,10 @@ class SessionMiddleware:
                 stacklevel=2,
             )
         options = Options(
-            name=name,
-            cookie=cookie,
-            resave=resave,
-            save_uninitialized=save_uninitialized,
-            rolling=rolling,
-            genid=genid,
-            proxy=proxy,
-            idle_timeout=idle_timeout,
-            absolute_timeout=absolute_timeout,
-            max_bytes=max_bytes,
-            clock=clock,
-        )
+            name=name, cookie=cookie, resave=resave, save_uninitialized=save_uninitialized,
+            rolling=rolling, genid=genid, proxy=proxy, idle_timeout=idle_timeout,
+            absolute_timeout=absolute_timeout, max_bytes=max_bytes, clock=clock,
+        )  # fmt: skip
         used = MemoryStore(clock=clock) if isinstance(store, EllipsisType) else _checked(store)
         self.app = app
         self._mark = f"minisession.exchange.{name}"
@@ -132,7 +124,13 @@ class SessionMiddleware:
         """Serve one request (PEP 3333)."""
         outer = environ.get(self._mark)
         if outer is not None and outer.phase != "closed":
-            self._warn_of_a_second(outer)
+            # An app may also call itself, through the same one.
+            if outer.lifecycle is not self._lifecycle:
+                self._lifecycle.journal.once(
+                    f"a second SessionMiddleware named {self._lifecycle.options.name!r} is inside"
+                    " another, and its store, secret and timeouts count for nothing: take one away,"
+                    " or rename it"
+                )
             return self.app(environ, start_response)
         response = Response(self._lifecycle, environ, start_response)
         environ[KEY], environ[self._mark] = Session(response), response
@@ -153,15 +151,6 @@ class SessionMiddleware:
             if not (was_open and isinstance(error, (StoreUnavailable, SessionConflict))):
                 raise
             return response.unavailable(error, environ, start_response)
-
-    def _warn_of_a_second(self, outer: Exchange) -> None:
-        # An app may also call itself, through the same one.
-        if outer.lifecycle is not self._lifecycle:
-            self._lifecycle.journal.once(
-                f"a second SessionMiddleware named {self._lifecycle.options.name!r} is inside"
-                " another, and its store, secret and timeouts count for nothing: take one away,"
-                " or rename it"
-            )
 
     @contextmanager
     def session_from(self, cookie_header: str) -> Iterator[Session]:

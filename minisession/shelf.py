@@ -7,7 +7,6 @@ again and merges.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NoReturn
 
 from . import expiry, plan
@@ -141,15 +140,13 @@ class Shelf:
             visit.max_age = theirs.max_age
 
     def _take_created(self, visit: Visit, created: float | None) -> None:
-        strict = self._options.absolute_timeout is not None
-        # Express wrote the record, and the absolute timeout needs a start to count from.
-        if created is None:
-            visit.rewrite = strict
-            return
-        # A start in the future would lengthen the session's life, anew at every look.
-        now = self._now()
-        visit.rewrite = strict and created > now + expiry.CLOCK_DIFFERENCE
-        visit.created = min(created, now)
+        strict, now = self._options.absolute_timeout is not None, self._now()
+        # The absolute timeout needs a start to count from, which Express does not write.  One in
+        # the future would lengthen the session's life, anew at every look.
+        is_wrong = created is None or created > now + expiry.CLOCK_DIFFERENCE
+        visit.rewrite = strict and is_wrong
+        if created is not None:
+            visit.created = min(created, now)
 
     # Writing: one try each
 
@@ -176,8 +173,10 @@ class Shelf:
         if not stored:
             return False
         visit.settle(data, ends)
-        if not record.EXPRESS_DROPS.isdisjoint(visit.data):
-            self._warn_of(record.EXPRESS_DROPS.intersection(visit.data))
+        for key in record.EXPRESS_DROPS.intersection(visit.data):
+            self._journal.once(
+                f"session[{key!r}] is stored, but express-session deletes that key as it loads"
+            )
         if not is_new:
             self._journal.full("session %s stored", id=id)
         return True
@@ -192,12 +191,6 @@ class Shelf:
         return True
 
     # Small things
-
-    def _warn_of(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self._journal.once(
-                f"session[{key!r}] is stored, but express-session deletes that key as it loads"
-            )
 
     def deadline(self, visit: Visit) -> float:
         """Return when a session that is used now ends.

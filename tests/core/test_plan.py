@@ -68,9 +68,9 @@ def test_what_the_store_is_asked_for(
 def test_the_short_way_ends_where_the_table_does(option: str) -> None:
     """For every combination of what can be: a session that is settled is not stored, touched or sent."""
     kept = options(**({option: 60 if option == "absolute_timeout" else True} if option else {}))
-    settled = set()
-    flags = [(False, True)] * 6
-    for standing, ends, lent, set_, rewrite, sent, stored, untouchable in product(Standing, (10, 99, 100), *flags):
+    settled = set[int]()
+    flags = list(product((False, True), repeat=6))
+    for standing, ends, (lent, set_, rewrite, sent, stored, untouchable) in product(Standing, (10, 99, 100), flags):
         one = visit(
             standing=standing, expires_at=NOW + ends, max_age_set=set_, rewrite=rewrite, stored=stored,
             untouchable=untouchable, send="is new" if sent else "", **(CHANGED if lent else {}),

@@ -562,9 +562,9 @@ def test_what_an_app_keeps_of_a_response_says_that_it_is_complete() -> None:
     Exchange(bare(app)).run()
     start, write = kept
 
-    for late in (lambda: start("200 OK", list(PLAIN)), lambda: write(b"more")):
+    for late, arguments in ((start, ("200 OK", list(PLAIN))), (write, (b"more",))):
         with pytest.raises(AssertionError, match="response is complete"):
-            late()
+            late(*arguments)
 
 
 @row("W8", "P22")
