@@ -6,72 +6,58 @@ that arrives with the old id follows the heirs to the end of the chain, and ends
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Iterator
+from itertools import islice
 
 from .errors import SessionConflict
 from .journal import handle_of
-from .stores.base import TOMBSTONE, Store, Stored
+from .stores.base import TOMBSTONE, Store
 
 MAX_LINKS = 32
 """Heirs that are followed before it is a conflict."""
 
-Belongs = Callable[[Stored | None], bool]
 
-
-def end(
-    store: Store,
-    id: str,
-    *,
-    spared: Container[str] = (),
-    belongs: Belongs | None = None,
-    followed: set[str] | None = None,
-    most: int = MAX_LINKS,
-) -> bool:
-    """End the session that has this id, or has replaced it; return whether one was ended.
+def follow(
+    store: Store, id: str, most: int = MAX_LINKS, followed: set[str] | None = None
+) -> Iterator[str]:
+    """Yield this id, then the last of its heirs, and again where that has heirs by then.
 
     Args:
-        store: where it is.
-        id: what it is or was known by.
-        spared: ids that are left alone, as heirs too.
-        belongs: says of what an heir's id stands for whether it is to be ended; by default it is.
-        followed: gets the ids that were followed, from which nothing else is to be ended.
+        store: where the session is.
+        id: what it was known by.
         most: heirs that are followed.
+        followed: gets the ids that had heirs.
+
+    Raises:
+        SessionConflict: it was given new ids faster than they could be followed.
+    """
+    first, last, links = id, None, 0
+    while id != last:
+        yield id
+        last = id
+        # By the quickest call there is, since the session may be moving on.
+        while (heir := store.heir(id)) is not None:
+            if links == most:
+                session = f"session {handle_of(first)}"
+                raise SessionConflict(
+                    f"{session} was given over {most} new ids in a row: try again"
+                )
+            if followed is not None:
+                followed.add(id)
+            id, links = heir, links + 1
+
+
+def end(store: Store, id: str) -> bool:
+    """End the session that has this id, or has replaced it; return whether one was ended.
 
     Raises:
         SessionConflict: it was given new ids faster than they could be followed.
         StoreUnavailable: the store failed; the session may live.
     """
-    if id in spared:
-        return False
-    if store.delete(id):
-        return True
-    first, ended, links = id, True, 0
-    while links <= most:
-        # Heirs are followed by the quickest call there is, since the session may be moving on.
-        heir = store.heir(id)
-        if heir is not None:
-            if followed is not None:
-                followed.add(id)
-            id, ended, links = heir, False, links + 1
-            continue
-        if ended or id in spared:
-            return False
-        if belongs is not None and not belongs(store.load(id)):
-            return False
-        if store.delete(id):
-            return True
-        # It has been given another new id since, or has ended: its heir tells which.
-        ended = True
-    handle = handle_of(first)
-    raise SessionConflict(f"session {handle} was given {most} new ids while it was being ended")
+    return any(map(store.delete, follow(store, id)))
 
 
 def has_live_heir(store: Store, id: str) -> bool:
     """Return whether the session that had this id lives on under another."""
-    for _ in range(MAX_LINKS):
-        if (heir := store.heir(id)) is None or (stored := store.load(heir)) is None:
-            return False
-        if stored.data != TOMBSTONE:
-            return True
-        id = heir
-    raise SessionConflict(f"session {handle_of(id)} was given {MAX_LINKS} new ids in a row")
+    found = map(store.load, islice(follow(store, id), 1, None))
+    return any(stored is not None and stored.data != TOMBSTONE for stored in found)

@@ -5,13 +5,12 @@ They are shown and named by their handles, never by their ids, which are as good
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 
-from .ending import Belongs, end
+from .ending import follow
 from .errors import SessionConflict
 from .expiry import moment
 from .journal import handle_of, log
@@ -74,8 +73,7 @@ def sessions_of(store: ListingStore, user: str) -> Iterator[SessionView]:
         StoreUnavailable: the store failed.
     """
     _check(store, user)
-    views = (view(id, store.load(id)) for id in store.ids(user))
-    return (found for found in views if found is not None)
+    return filter(None, (view(id, store.load(id)) for id in store.ids(user)))
 
 
 def destroy_session(store: ListingStore, user: str, handle: str) -> bool:
@@ -88,9 +86,8 @@ def destroy_session(store: ListingStore, user: str, handle: str) -> bool:
         StoreUnavailable, SessionConflict: the session may live on.  Call it again.
     """
     _check(store, user)
-    ids = [id for id in store.ids(user) if handle_of(id) == handle]
-    ended = [end(store, id, belongs=_is_of(user)) for id in ids]
-    return any(ended)
+    ids = (id for id in store.ids(user) if handle_of(id) == handle)
+    return any(_end(store, user, follow(store, id)) for id in ids)
 
 
 def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None = None) -> int:
@@ -112,65 +109,51 @@ def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None 
     """
     _check(store, user)
     kept = set() if keep is None else ids_of(keep)
-    belongs = _is_of(user)
-    end_one = partial(end, store, spared=kept, belongs=belongs, most=MOST_LINKS)
-    complete, destroyed = True, 0
-    for sweep in range(MAX_SWEEPS):
-        listed, followed = set[str](), set[str]()
-        found = False
-        ids = store.ids(user) if complete else (id for id in store.ids() if belongs(store.load(id)))
-        for id in ids:
-            listed.add(id)
-            first = _replaced(store, id, kept, belongs) if id in kept else id
-            if first is not None and first not in followed:
+    # Where the store has lost the user's list, and so what else it held, it looks at all sessions.
+    whose = user if _are_listed(store, user, kept) else None
+    destroyed = 0
+    for _ in range(MAX_SWEEPS):
+        found, followed = False, set[str]()
+        for id in store.ids(whose):
+            if id in kept:
+                # What another request has made of it is not kept.  The next sweep meets that.
+                found |= store.heir(id) is not None
+            elif id not in followed and (whose or _is_of(user, store.load(id))):
                 found = True
                 # A session that moves on too fast is met again, under a younger id.
                 with suppress(SessionConflict):
-                    destroyed += end_one(first, followed=followed)
-        if sweep == 0 and keep is not None and _is_missing(store, keep, user, listed):
-            # The store has lost the user's index, and what else that held: all sessions are looked
-            # at.
-            complete, found = False, True
+                    destroyed += _end(store, user, follow(store, id, MOST_LINKS, followed), kept)
         if not found:
             return destroyed
-    raise SessionConflict(
-        f"sessions of the user began, or got new ids, in each of {MAX_SWEEPS} sweeps: call again"
+    raise SessionConflict(f"sessions began or got new ids in all {MAX_SWEEPS} sweeps: call again")
+
+
+def _end(store: ListingStore, user: str, ids: Iterator[str], kept: Container[str] = ()) -> bool:
+    """End the user's session that has the first of these ids, or by now one of the others."""
+    return store.delete(next(ids)) or any(
+        id not in kept and _is_of(user, store.load(id)) and store.delete(id) for id in ids
     )
 
 
-def _is_of(user: str) -> Belongs:
-    def belongs(stored: Stored | None) -> bool:
-        try:
-            # A tombstone has no user, and its heir may be this one's.
-            return stored is not None and (
-                stored.data == TOMBSTONE or record.decode(stored.data).user == user
-            )
-        except ValueError:
-            return False
-
-    return belongs
+def _is_of(user: str, stored: Stored | None) -> bool:
+    """Return whether a record is the user's, or a tombstone, whose heir may be."""
+    if stored is None or stored.data == TOMBSTONE:
+        return stored is not None
+    with suppress(ValueError):
+        return record.decode(stored.data).user == user
+    return False
 
 
-def _replaced(store: ListingStore, id: str, kept: set[str], belongs: Belongs) -> str | None:
-    """Return the heir that another request has made of a kept session, if it is still the user's.
-
-    The heir is not kept.
-    """
-    heir = store.heir(id)
-    return heir if heir is not None and heir not in kept and belongs(store.load(heir)) else None
-
-
-def _is_missing(store: ListingStore, keep: Session, user: str, listed: set[str]) -> bool:
-    """Return whether a live session of the user is not in the user's list."""
-    if keep.is_new or keep.user != user or keep.id in listed:
-        return False
-    return view(keep.id, store.load(keep.id)) is not None
+def _are_listed(store: ListingStore, user: str, ids: set[str]) -> bool:
+    """Return whether the user's list has those of these ids that are live sessions of the user."""
+    missing = ids.difference(store.ids(user)) if ids else ids
+    found = filter(None, (view(id, store.load(id)) for id in missing))
+    return user not in [session.user for session in found]
 
 
 def _check(store: ListingStore, user: str) -> None:
     if not hasattr(store, "ids"):
-        kind = type(store).__name__
-        raise TypeError(f"{kind} does not list sessions: it has no ids(); see ListingStore")
+        raise TypeError(f"{type(store).__name__} does not list sessions: it is no ListingStore")
     if not isinstance(user, str):
         raise TypeError(f"user must be str, not {type(user).__name__}: use str(user.id)")
     if not user:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from minisession import MemoryStore, Session, SessionConflict, SessionGone, destroy_session, destroy_sessions_of
-from minisession.ending import MAX_LINKS
+from minisession.ending import MAX_LINKS, has_live_heir
 from minisession.stores.base import TOMBSTONE_LIFE
+from minisession.users import MOST_LINKS
 
 from ..support.browser import Clock, SpyStore
 from ..support.rows import row
@@ -337,12 +338,16 @@ def test_the_kept_one_is_kept_and_what_another_request_made_of_it_is_not() -> No
 
 
 @row("C9", "S13")
-def test_where_the_users_list_is_lost_all_sessions_are_looked_at() -> None:
+@pytest.mark.parametrize("moves", [False, True])
+def test_where_the_users_list_is_lost_all_sessions_are_looked_at(moves: bool) -> None:
     """As a Redis that is full may evict it: a list that lacks the very session that asks is not believed."""
 
     class Forgetful(MemoryStore):
         def ids(self, user: str | None = None) -> Any:
-            return iter(()) if user is not None else super().ids()
+            for id in [] if user else [*super().ids(), "one that has just ended"]:
+                if moves and id == other.id:
+                    other.visit(sudo)
+                yield id
 
     clock = Clock()
     site = Site(store=SpyStore(Forgetful(clock=clock)), clock=clock)
@@ -361,7 +366,7 @@ def test_a_chain_of_new_ids_is_followed_once_in_a_sweep() -> None:
     names = [f"n{number}" for number in range(100)]
 
     class Chased(MemoryStore):
-        follows = 0
+        follows = loads = 0
 
         def ids(self, user: str | None = None) -> Any:
             while names:
@@ -371,6 +376,10 @@ def test_a_chain_of_new_ids_is_followed_once_in_a_sweep() -> None:
             self.follows += 1
             return super().heir(id)
 
+        def load(self, id: str) -> Any:
+            self.loads += 1
+            return super().load(id)
+
     store, data, ends = Chased(), b'{"cookie":{},"minisession":{"user":"ada"}}', time.time() + 60
     store.create("n0", data, ends, "ada")
     for old, new in itertools.pairwise(names):
@@ -378,12 +387,74 @@ def test_a_chain_of_new_ids_is_followed_once_in_a_sweep() -> None:
 
     assert destroy_sessions_of(store, "ada") == 1
     assert store.follows <= 2 * 100
+    assert store.loads == 1  # whose it is counts at the end of the chain, and the rest is to be quick
+
+
+@row("C16")
+def test_a_session_that_moves_on_too_fast_for_one_sweep_is_ended_by_another() -> None:
+    class Fleeing(MemoryStore):
+        moves = itertools.count(1)
+
+        def heir(self, id: str) -> str | None:
+            heir = super().heir(id)
+            if heir is not None:
+                self.move(heir)
+            return heir
+
+        def delete(self, id: str) -> bool:
+            self.move(id)
+            return super().delete(id)
+
+        def move(self, id: str) -> None:
+            if (number := next(self.moves)) < MOST_LINKS + 9:
+                self.rotate(id, data, f"n{number}", data, ends, "ada", inherits=True)
+
+    store, data, ends = Fleeing(), b'{"cookie":{},"minisession":{"user":"ada"}}', time.time() + 60
+    store.create("n0", data, ends, "ada")
+
+    assert destroy_sessions_of(store, "ada") == 1
+    assert list(store.ids()) == []
+
+
+@row("C16")
+def test_one_device_that_moves_on_while_it_is_looked_at_is_logged_out() -> None:
+    site = moving()
+    browser = site.browser()
+    browser.visit(regenerate(user="ada"))
+    store = site.store.store
+
+    def move_twice() -> None:
+        browser.visit(sudo)
+        store.before_load = lambda: browser.visit(sudo)
+
+    store.before_delete = move_twice
+
+    assert destroy_session(store, "ada", browser.visit(lambda session: session.handle))
+    assert browser.visit(user) is None
+
+
+def test_an_heir_that_is_replaced_while_it_is_looked_at_does_not_live() -> None:
+    store, data, ends = Moving(), b'{"cookie":{}}', time.time() + 60
+    store.create("old", data, ends)
+    store.rotate("old", data, "heir", data, ends, inherits=True)
+    assert has_live_heir(store, "old")
+
+    store.before_load = lambda: store.rotate("heir", data, "another", data, ends, inherits=False)
+
+    assert not has_live_heir(store, "old")
 
 
 class Moving(MemoryStore):
-    """Another request is answered before the next delete."""
+    """Another request is answered before the next delete, or load."""
 
     before_delete: Callable[[], Any] | None = None
+    before_load: Callable[[], Any] | None = None
+
+    def load(self, id: str) -> Any:
+        work, self.before_load = self.before_load, None
+        if work:
+            work()
+        return super().load(id)
 
     def delete(self, id: str) -> bool:
         work, self.before_delete = self.before_delete, None

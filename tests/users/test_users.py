@@ -155,6 +155,49 @@ class TestEnding:
         assert mine.visit(lambda session: destroy_sessions_of(site.store, "ann", keep=session)) == 1
         assert (other.visit(user), mine.visit(user)) == (None, "ann")
 
+    def test_no_one_elses_session_is_looked_at(self, site: Site) -> None:
+        """There may be a million."""
+        mine = login(site)
+        asked: list[str | None] = []
+
+        class Asked(Passing):
+            def ids(self, user: str | None = None) -> Any:
+                asked.append(user)
+                return super().ids(user)
+
+        mine.visit(lambda session: destroy_sessions_of(Asked(site.store), "ann", keep=session))
+
+        assert {*asked} == {"ann"}
+
+    def test_what_is_no_session_is_ended_with_them(self, site: Site) -> None:
+        """It is in the user's list, and nothing is to be left of that."""
+        site.store.create("id", b"letmein", site.clock() + 60, "ann")
+
+        assert destroy_sessions_of(site.store, "ann") == 1
+
+    def test_the_one_who_asks_is_not_ended_as_an_heir_either(self, site: Site) -> None:
+        """A listing may have the id that it had before."""
+        mine, other = login(site), login(site)
+
+        class Behind(Passing):
+            before: list[str]
+
+            def ids(self, user: str | None = None) -> Any:
+                yield from super().ids(user)
+                if self.before:
+                    yield self.before.pop()
+
+        def page(session: Session) -> None:
+            store = Behind(site.store)
+            store.before = [session.id] * 2
+            session.regenerate(keep=True)
+            session.save()
+            destroy_sessions_of(store, "ann", keep=session)
+
+        mine.visit(page)
+
+        assert (other.visit(user), mine.visit(user)) == (None, "ann")
+
     def test_the_one_who_asks_may_get_a_new_id_with_it(self, site: Site) -> None:
         """As is right when a password changes: in either order."""
         for first in (True, False):
@@ -223,16 +266,22 @@ class TestInFlight:
         assert destroy_sessions_of(Slow(site.store), "ann") >= 1
         assert (browser.visit(user), twin.visit(user)) == (None, None)
 
+    @pytest.mark.parametrize("nth", [1, 2])
     @pytest.mark.parametrize("whose", ["ann", "bob", None])
-    def test_of_the_one_who_asks_an_heir_is_ended_only_if_it_is_the_users(self, site: Site, whose: str | None) -> None:
+    def test_of_the_one_who_asks_an_heir_is_ended_only_if_it_is_the_users(
+        self, site: Site, whose: str | None, nth: int
+    ) -> None:
         """Another request has replaced it while its sessions were listed: by a login of someone else's, say."""
         browser = login(site, cart=[1])
         twin = browser.twin()
 
         class Slow(Passing):
+            listings = 0
+
             def ids(self, user: str | None = None) -> Any:
                 listed = list(super().ids(user))
-                if browser.id in listed:
+                self.listings += 1
+                if self.listings == nth:
                     twin.visit(lambda session: session.regenerate(keep=True, user=whose))
                 yield from listed
 
@@ -284,7 +333,7 @@ class Passing:
         (MemoryStore(), 12, TypeError, "user must be str, not int"),
         (MemoryStore(), None, TypeError, "user must be str, not NoneType"),
         (MemoryStore(), "", ValueError, "user is empty"),
-        (object(), "ann", TypeError, "object does not list sessions: it has no ids"),
+        (object(), "ann", TypeError, "object does not list sessions: it is no ListingStore"),
     ],
 )
 def test_mistakes_are_named(store: ListingStore, user: Any, error: type[Exception], named: str) -> None:
