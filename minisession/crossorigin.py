@@ -22,8 +22,9 @@ REFUSAL = (
 )
 HEADERS = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(REFUSAL)))]
 
-_ORIGIN = re.compile(r"(?ai)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
-_DEFAULT_PORT = {"http": ":80", "https": ":443"}
+_ORIGIN = r"(?ai)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?"
+_PATH = r"/[^*?#]*"
+_DEFAULT_PORT = "^(http://.*):80$|^(https://.*):443$"
 
 
 class CrossOriginProtection:
@@ -59,14 +60,20 @@ class CrossOriginProtection:
         if not callable(app):
             raise TypeError(f"app must be a WSGI app, a callable, not {app!r}")
         self.app = app
-        self._trusted = frozenset(map(_origin, _texts("trusted_origins", trusted_origins)))
-        self._exempt = frozenset(map(_path, _texts("exempt", exempt)))
+        rule = "an origin as browsers do, 'https://example.com:8080', in ASCII (use punycode)"
+        origins = _checked("trusted_origins", trusted_origins, _ORIGIN, rule)
+        self._trusted = {re.sub(_DEFAULT_PORT, r"\1\2", origin.lower()) for origin in origins}
+        paths = _checked("exempt", exempt, _PATH, "a whole path, as '/hook', without patterns")
+        # As PEP 3333 gives them.
+        self._exempt = {path.encode().decode("latin-1") for path in paths}
         self._journal = Journal()
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""
         is_safe = environ["REQUEST_METHOD"] in SAFE or not is_cross_origin(environ)
-        if is_safe or self._is_excepted(environ):
+        # What the handler will see, not normalised: "/x/../hook" is not "/hook" (CVE-2025-47910).
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        if is_safe or path in self._exempt or _field(environ, "HTTP_ORIGIN") in self._trusted:
             return self.app(environ, start_response)
         self._journal.info(
             "403 for a cross-origin request: Sec-Fetch-Site %.80a, Origin %.80a, Host %.80a",
@@ -74,12 +81,6 @@ class CrossOriginProtection:
         )
         start_response("403 Forbidden", [*HEADERS])
         return [REFUSAL]
-
-    def _is_excepted(self, environ: dict[str, Any]) -> bool:
-        # What the handler will see, not normalised: "/x/../hook" is not "/hook"
-        # (CVE-2025-47910).
-        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        return path in self._exempt or _field(environ, "HTTP_ORIGIN") in self._trusted
 
 
 def is_cross_origin(environ: dict[str, Any]) -> bool:
@@ -101,29 +102,11 @@ def _field(environ: dict[str, Any], name: str) -> str:
     return str(environ.get(name, "")).strip(" \t")  # as servers should have done
 
 
-def _texts(argument: str, values: Iterable[str]) -> Iterable[str]:
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{argument} must be a list of str, not {values!r}: write {argument}=[...]")
-    for value in values:
-        if not isinstance(value, str):
-            raise TypeError(f"{argument} must be a list of str, and has {value!r}")
-        yield value
-
-
-def _origin(text: str) -> str:
-    """Return an origin as browsers write it."""
-    if not _ORIGIN.fullmatch(text):
-        raise ValueError(
-            f"trusted_origins has {text!r}: write an origin as browsers do, such as"
-            " 'https://example.com' or 'http://localhost:8080', without a path, a pattern or"
-            " letters beyond ASCII (use punycode)"
-        )
-    origin = text.lower()
-    return origin.removesuffix(_DEFAULT_PORT.get(origin.partition(":")[0], ""))
-
-
-def _path(text: str) -> str:
-    """Return a path as PEP 3333 gives them."""
-    if not text.startswith("/") or re.search("[*?#]", text):
-        raise ValueError(f"exempt has {text!r}: write a whole path, as '/hook', without patterns")
-    return text.encode().decode("latin-1")
+def _checked(argument: str, values: Iterable[str], pattern: str, rule: str) -> list[str]:
+    texts = [*values] if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+    for text in texts:
+        if text is values or not isinstance(text, str):
+            raise TypeError(f"{argument} must be a list of str, [...], and is or has {text!r}")
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"{argument} has {text!r}: write {rule}")
+    return texts
