@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TextIO, TypeVar
 
-PROGRESS_EVERY = 0.5  # seconds
+# Seconds between two lines of progress.
+PROGRESS_EVERY = 0.5
 
 T = TypeVar("T")
 

@@ -13,14 +13,14 @@ from .visit import DESTROYED, GONE, LIVE, NEW, Visit
 from .wire import cookies
 from .wire.signing import Signer
 
+# Verified cookies of one request that the store is asked about.
 MAX_LOADS = 3
-"""Verified cookies of one request that the store is asked about."""
 
+# Verified cookies that are remembered, the latest ones.
 REMEMBERED = 4096
-"""Verified cookies that are remembered, the latest ones."""
 
+# Characters; longer cookies are rare, or not ours.
 LONGEST_REMEMBERED = 512
-"""Characters; longer cookies are rare, or not ours."""
 
 IS_NEW = "is new"
 

@@ -8,9 +8,9 @@ from .errors import SessionError
 from .lifecycle import Lifecycle
 from .visit import DESTROYED, LIVE, Visit
 
+# How far the response is: headers can still be added; they are out, and the body is not; both
+# are; or there is none.
 Phase = Literal["open", "streaming", "closed", "outside"]
-"""How far the response is: headers can still be added; they are out, and the body is not; both
-are; or there is none."""
 
 
 class Exchange:

@@ -32,14 +32,14 @@ T = TypeVar("T")
 Step = Callable[[Visit], bool]
 Look = Callable[[Visit], None]
 
+# Compare-and-sets lost in a row before it is a conflict.
 MAX_TRIES = 32
-"""Compare-and-sets lost in a row before it is a conflict."""
 
+# Taken ids in a row before genid is to blame.
 MAX_IDS = 8
-"""Taken ids in a row before genid is to blame."""
 
+# Seconds.
 LONGEST_PAUSE = 0.05
-"""Seconds."""
 
 
 class Lifecycle:

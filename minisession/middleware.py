@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 # With a dot, as PEP 3333 requires of keys that are not the server's.
 KEY = "minisession.session"
 
+# Bytes; a shorter secret can be guessed from a cookie.
 WEAK_SECRET = 16
-"""Bytes; a shorter secret can be guessed from a cookie."""
 
 VERBS = ("load", "create", "replace", "touch", "rotate", "heir", "delete", "close")
 
@@ -88,7 +88,8 @@ class SessionMiddleware:
         app: WSGIApplication,
         *,
         secret: str | bytes | Iterable[str | bytes],
-        store: Store | EllipsisType = ...,  # not None, which an unset setting would pass
+        # Not None, which an unset setting would pass.
+        store: Store | EllipsisType = ...,
         name: str = "connect.sid",
         cookie: Cookie | Callable[[dict[str, Any]], Cookie] = Cookie(),  # noqa: B008  # immutable
         resave: bool = False,

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from .lifecycle import Lifecycle
 
+# Seconds, told to clients while a session cannot be had or kept.
 RETRY_AFTER = 5
-"""Seconds, told to clients while a session cannot be had or kept."""
 
 # What a body that has ended yields.
 _END = object()

@@ -172,8 +172,8 @@ class StoreContract:
     skipped for a store without ``ids``, those of sharing for a store that stays in its process.
     """
 
+    # How exact the store is, in seconds: a record may end that much too early or too late.
     tick = 0.1
-    """How exact the store is, in seconds: a record may end that much too early or too late."""
 
     def make_store(self) -> Store:
         """Return a new, empty store.  It is closed after the test."""
@@ -307,7 +307,8 @@ class StoreContract:
         for id in verbs:
             store.create(id, b"data", self.now() + self.tick)
         for id in verbs:
-            store.load(id)  # a cache would remember it
+            # A cache would remember it.
+            store.load(id)
         self.wait(2.25 * self.tick)
         for id, verb in verbs.items():
             _same(verb(id), None)
@@ -523,7 +524,8 @@ class StoreContract:
         for id in ("deleted", "rotated", "live"):
             store.create(id, b"data", self._later(), "ann")
         store.create("expired", b"data", self.now() + self.tick, "ann")
-        _same("live" in set(store.ids("ann")), True)  # a cache would remember it
+        # A cache would remember it.
+        _same("live" in set(store.ids("ann")), True)
         store.delete("deleted")
         store.rotate("rotated", b"data", "of no user", b"data", self._later(), inherits=False)
         self.wait(2.25 * self.tick)

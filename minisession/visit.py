@@ -36,7 +36,8 @@ from .merge import containers, fill
 from .wire.record import Frame, Record, decode, encode
 from .wire.values import check_again, fit, text
 
-JSON = Any  # None, bool, int, float, str, and lists and str-keyed dicts of them
+# None, bool, int, float, str, and lists and str-keyed dicts of them.
+JSON = Any
 
 
 class Standing(enum.Enum):

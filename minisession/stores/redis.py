@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from redis import Redis
     from redis.cluster import RedisCluster
 
+# Seconds.  Every key has a TTL, so that nothing that is forgotten stays forever.
 MAX_LIFE = 10 * 365 * 86400
-"""Seconds.  Every key has a TTL, so that nothing that is forgotten stays forever."""
 
 log = logging.getLogger("minisession")
 
@@ -180,7 +180,8 @@ class RedisStore(Listing):
                 buried = self._bury(old, seen, heir)
             finally:
                 if not buried:
-                    with suppress(StoreUnavailable):  # no cookie names it, and it expires
+                    # If it stays, it expires, and no cookie names it.
+                    with suppress(StoreUnavailable):
                         self._drop(self._key(new), data)
             return buried
 

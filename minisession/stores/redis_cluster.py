@@ -28,14 +28,14 @@ Address = tuple[str, int]
 
 SLOTS = 16384
 
+# Seconds before each redirection of a command is followed, and how many are.
 PAUSES = (0, 0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
-"""Seconds before each redirection of a command is followed, and how many are."""
 
+# Of a listing, over masters whose slots go on moving.
 MAX_PASSES = 8
-"""Of a listing, over masters whose slots go on moving."""
 
+# Answers after which the map may be out of date.
 OUTDATED = ("MOVED", "CLUSTERDOWN", "MASTERDOWN", "READONLY")
-"""Answers after which the map may be out of date."""
 
 
 class Cluster:
@@ -67,7 +67,8 @@ class Cluster:
         # By process: a fork may copy one that never ends.
         self._fetching: dict[int, threading.Event] = {}
         self._refresh_at = 0.0
-        self._closed = 0  # times; a fetch that is under way must not leave a connection open
+        # How often: a fetch that is under way must not leave a connection open.
+        self._closed = 0
 
     def run(self, *commands: Command, foreign: bool = False) -> list[Any]:
         """Carry the commands out in this order, neighbours on one node in one round trip.
@@ -250,7 +251,8 @@ class Cluster:
         """Have the map fetched by a thread: it may ask nodes that are gone, which takes time."""
         now = self._now()
         if self._slots and now >= self._refresh_at:
-            self._refresh_at = now + 10  # in case the thread is lost, as in a fork
+            # In case the thread is lost, as in a fork.
+            self._refresh_at = now + 10
             threading.Thread(target=self._fetch_again, daemon=True).start()
 
     def _fetch_again(self) -> None:
@@ -267,7 +269,8 @@ class Cluster:
         found = {}
         for address in self._masters():
             found[address] = b""
-            with suppress(Refusal):  # by ACL: then slots that are on their way are not known
+            # Where ACLs forbid it, slots that are on their way are not known.
+            with suppress(Refusal):
                 [nodes] = self._node(address).run(("CLUSTER", "NODES"))
                 found[address] = _own_slots(nodes)
         return found

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from ..errors import StoreUnavailable
 
+# Seconds in which no call waits for a node that has just kept one waiting in vain.
 PAUSE = 0.3
-"""Seconds in which no call waits for a node that has just kept one waiting in vain."""
 
+# Seconds after which the one call that tries again counts as lost.
 PATIENCE = 1.0
-"""Seconds after which the one call that tries again counts as lost."""
 
+# Seconds that the first try after a lost answer may take: a healthy node answers sooner.
 HASTE = 0.01
-"""Seconds that the first try after a lost answer may take: a healthy node answers sooner."""
 
 
 class Gate:
@@ -33,7 +33,8 @@ class Gate:
 
     def __init__(self, monotonic: Callable[[], float], *, hasty: bool = False) -> None:
         self._now, self._hasty = monotonic, hasty
-        self._shut_until = 0.0  # 0: open
+        # 0 is open.
+        self._shut_until = 0.0
         self._may_hurry = False
         self._answered = 0.0
 

@@ -67,7 +67,8 @@ def _like(
     client: RedisCluster, seconds: float, monotonic: Callable[[], float], look: Look
 ) -> Cluster:
     """Return a link to the Cluster that a client knows, by connections like the client's."""
-    known: Any = client  # whose types are partial
+    # Its types are partial.
+    known: Any = client
     options: dict[str, Any] = known.get_connection_kwargs()
     must_not_decode(options)
     must_have_files(options)

@@ -16,17 +16,17 @@ from .redis_cluster import Cluster
 from .redis_node import BATCH, Command, Node
 from .redis_replies import cursor_and_page, nonsense
 
+# Seconds.  A login under way has its entry in the user's index, and no record yet.
 GRACE = 60
-"""Seconds.  A login under way has its entry in the user's index, and no record yet."""
 
+# Entries looked at when a user's index has grown by 32, so that most of them are alive.
 SAMPLE = 64
-"""Entries looked at when a user's index has grown by 32, so that most of them are alive."""
 
+# Seconds.  A listing begins so much later, so that Redis' milliseconds tell what was before it.
 TICK = 0.004
-"""Seconds.  A listing begins so much later, so that Redis' milliseconds tell what was before it."""
 
+# Rotations of a session that `clear` follows in a Cluster, one after the other.
 MAX_HEIRS = 1000
-"""Rotations of a session that `clear` follows in a Cluster, one after the other."""
 
 HEIRS = b"minisession:heir:"
 
@@ -182,7 +182,8 @@ class Listing:
 
     def _prune_some(self, index: bytes) -> None:
         """Look at some entries, at random, so that the work does not grow with the index."""
-        with suppress(StoreUnavailable):  # the session is stored
+        # The session itself is stored, whatever comes of this.
+        with suppress(StoreUnavailable):
             (some,) = self._redis.run(("ZRANDMEMBER", index, SAMPLE))
             self._prune(index, self._look(some, 0)[1], -GRACE)
 
@@ -196,5 +197,6 @@ def done_of(reply: Any) -> int:
 
 def _texts(ids: Iterable[bytes]) -> Iterator[str]:
     for id in ids:
-        with suppress(UnicodeDecodeError):  # a foreign key, which no cookie can name
+        # A foreign key is skipped, which no cookie can name.
+        with suppress(UnicodeDecodeError):
             yield id.decode()

@@ -27,8 +27,8 @@ from .redis_replies import Busy, checked, code_of, cursor_and_page, milliseconds
 
 Command = tuple[Any, ...]
 
+# Keys in one round trip of a listing.
 BATCH = 250
-"""Keys in one round trip of a listing."""
 
 FAILURES = (
     *(RedisError, RedisClusterException, OSError),
@@ -133,8 +133,8 @@ class Node:
         renew: returns a pool without the idle ones; None if the connections are not ours.
     """
 
+    # A script may have any keys.
     together = True
-    """A script may have any keys."""
 
     def __init__(
         self,
@@ -217,7 +217,6 @@ class Node:
         if not {"READONLY", "MASTERDOWN"}.isdisjoint(errors):
             self._anew()
             if self._renew is None:
-                with suppress(
-                    TypeError
-                ):  # a BlockingConnectionPool of an older redis-py closes all or none
+                # A BlockingConnectionPool of an older redis-py closes all or none.
+                with suppress(TypeError):
                     self._line.pool.disconnect(inuse_connections=False)

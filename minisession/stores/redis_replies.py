@@ -34,8 +34,8 @@ _CODES = {
 
 _REDIRECTION = re.compile(r"(?:(?:MOVED|ASK) )?(\d{1,5}) (\S*):(\d{1,5})")
 
+# A reply, where asked for: the key holds a list, a hash, or another value that is not ours.
 FOREIGN = False
-"""A reply, where asked for: the key holds a list, a hash, or another value that is not ours."""
 
 
 class Refusal(StoreUnavailable):

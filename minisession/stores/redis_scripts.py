@@ -34,20 +34,21 @@ local function enter(index, ttl, id)
 end
 """
 
+# KEYS index; ARGV ttl, id.  1 or 2: it is a new entry.
 ENTER = (
     _ENTER
     + b"""\
 return enter(KEYS[1], ARGV[1], ARGV[2])"""
 )
-"""KEYS index; ARGV ttl, id.  1 or 2: it is a new entry."""
 
+# KEYS record.  Its bytes and its TTL; 0: the key is not ours.
 LOAD = b"""\
 local found = redis.pcall('GET', KEYS[1])
 if type(found) ~= 'table' then return {found, redis.call('PTTL', KEYS[1])} end
 if string.find(found.err, 'WRONGTYPE', 1, true) then return 0 end
 return found"""
-"""KEYS record.  Its bytes and its TTL; 0: the key is not ours."""
 
+# KEYS record[, index]; ARGV ttl, id, data.
 CREATE = (
     _ENTER
     + b"""\
@@ -57,8 +58,8 @@ if KEYS[2] then entered = enter(KEYS[2], ARGV[1], ARGV[2]) end
 redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[1])
 return math.max(entered, 1)"""
 )
-"""KEYS record[, index]; ARGV ttl, id, data."""
 
+# KEYS record[, index]; ARGV seen, ttl, id, data.
 REPLACE = (
     _ENTER
     + _SEEN
@@ -67,8 +68,8 @@ if KEYS[2] then enter(KEYS[2], ARGV[2], ARGV[3]) end
 redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[2])
 return 1"""
 )
-"""KEYS record[, index]; ARGV seen, ttl, id, data."""
 
+# KEYS record[, index]; ARGV seen, ttl, id.
 TOUCH = (
     _ENTER
     + _SEEN
@@ -76,15 +77,15 @@ TOUCH = (
 if KEYS[2] then enter(KEYS[2], ARGV[2], ARGV[3]) end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])"""
 )
-"""KEYS record[, index]; ARGV seen, ttl, id."""
 
+# KEYS record; ARGV seen.
 DROP = (
     _SEEN
     + b"""\
 return redis.call('DEL', KEYS[1])"""
 )
-"""KEYS record; ARGV seen."""
 
+# KEYS record.  0: there is none, or a tombstone, which stays.
 DELETE = b"""\
 local size = redis.pcall('STRLEN', KEYS[1])
 if type(size) == 'table' then
@@ -93,8 +94,8 @@ if type(size) == 'table' then
 end
 if size == 0 then return 0 end
 return redis.call('DEL', KEYS[1])"""
-"""KEYS record.  0: there is none, or a tombstone, which stays."""
 
+# KEYS old record, new one, heir[, index]; ARGV seen, ttl, new id, data, tombstone's ttl, heir.
 ROTATE = (
     _ENTER
     + _SEEN
@@ -108,9 +109,9 @@ if ARGV[6] == '' then redis.call('DEL', KEYS[3])
 else redis.call('SET', KEYS[3], ARGV[6], 'PX', ARGV[5]) end
 return math.max(entered, 1)"""
 )
-"""KEYS old record, new one, heir[, index]; ARGV seen, ttl, new id, data, tombstone's ttl, heir."""
 
 # Where memory is full, the tombstone takes the place of what it buries: after DEL, SET is allowed.
+# KEYS record[, heir]; ARGV seen, tombstone's ttl, heir.
 BURY = (
     _SEEN
     + b"""\
@@ -124,10 +125,10 @@ if KEYS[2] and ARGV[3] == '' then redis.pcall('DEL', KEYS[2]) end
 if KEYS[2] and ARGV[3] ~= '' then redis.pcall('SET', KEYS[2], ARGV[3], 'PX', ARGV[2]) end
 return 1"""
 )
-"""KEYS record[, heir]; ARGV seen, tombstone's ttl, heir."""
 
 # The only script with keys that it was not given: on one node it may, and by single steps one might
 # never catch up.
+# KEYS tombstone; ARGV what keys of heirs begin with, and those of records.  2: no end of heirs.
 END = b"""\
 local key = KEYS[1]
 for _ = 1, 1000 do
@@ -138,10 +139,12 @@ for _ = 1, 1000 do
   key = ARGV[2] .. heir
 end
 return 2"""
-"""KEYS tombstone; ARGV what keys of heirs begin with, and those of records.  2: no end of heirs."""
 
 # Until 7.2 the time goes on while a script runs, and a machine may be busy with something else for
 # a while.
+# KEYS records; ARGV tombstone's ttl.  Of each: -1: it lives; 0: there is none; else when it became
+# a tombstone, by Redis' clock, in ms; 1 where that is not known, since another program has moved
+# its end.
 STATES = b"""\
 local function now()
   local time = redis.call('TIME')
@@ -164,12 +167,8 @@ for number, key in ipairs(KEYS) do
   else return size end
 end
 return states"""
-"""KEYS records; ARGV tombstone's ttl.
 
-Of each: -1: it lives; 0: there is none; else when it became a tombstone, by Redis' clock, in ms; 1
-where that is not known, since another program has moved its end.
-"""
-
+# KEYS index; ARGV since (s; to 0: before now), ids.  How many have gone, not refreshed since.
 PRUNE = b"""\
 local now, before, dead = redis.call('TIME'), tonumber(ARGV[1]), {}
 if before <= 0 then before = before + now[1] + now[2] / 1000000 end
@@ -179,4 +178,3 @@ for i = 2, #ARGV do
 end
 if #dead == 0 then return 0 end
 return redis.call('ZREM', KEYS[1], unpack(dead))"""
-"""KEYS index; ARGV since (s; to 0: before now), ids.  How many have gone, not refreshed since."""

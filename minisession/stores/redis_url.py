@@ -80,12 +80,14 @@ def target(url: str, limits: Limits) -> Target:
     try:
         url, seeds = _with_one_host(url, clustered=bool(clustered))
         model: Any = BlockingConnectionPool.from_url(url, **options)
-    except ValueError:  # it may quote the password
+    except ValueError:
+        # The cause may quote the password.
         raise ValueError(NO_URL) from None
     connection_class, kwargs = model.connection_class, model.connection_kwargs
     must_not_decode(kwargs)
     must_have_files(kwargs)
-    connection_class(**kwargs)  # an option that redis-py does not know is a TypeError, and now
+    # An option that redis-py does not know is a TypeError here, and not at the first request.
+    connection_class(**kwargs)
     waits = kwargs["socket_connect_timeout"], kwargs["socket_timeout"], model.timeout
 
     def pool(**address: Any) -> ConnectionPool:

@@ -22,9 +22,14 @@ from .. import checks
 from .base import TOMBSTONE, TOMBSTONE_LIFE, Stored
 from .sqlite_file import PAUSE, Schema, SQLiteFile
 
-APPLICATION_ID = 0x6D736573  # "mses", in the file's header: it is ours
-FREED_PER_CREATE = 8  # rows: more than a create adds, and too few to be noticed
-BATCH = 500  # rows that `purge`, `clear` and `ids` take at a time; deleting them takes some 0.04 s
+# The header of a file has "mses" here, which says that it is ours.
+APPLICATION_ID = 0x6D736573
+
+# Rows: more than a create adds, and too few to be noticed.
+FREED_PER_CREATE = 8
+
+# Rows that `purge`, `clear` and `ids` take at a time; deleting them takes some 0.04 s.
+BATCH = 500
 
 # The statements that lead from each version to the next; a new file goes through all of them.
 #
@@ -248,7 +253,8 @@ class SQLiteStore:
             freed += sessions
             if rows < BATCH:
                 return freed
-            time.sleep(PAUSE[1])  # long enough for each waiting call to ask for the lock once
+            # Long enough for each waiting call to ask for the lock once.
+            time.sleep(PAUSE[1])
 
 
 def _free(db: sqlite3.Connection, limit: int, which: str, *bounds: float) -> tuple[int, int]:

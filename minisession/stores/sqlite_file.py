@@ -33,10 +33,17 @@ from .sqlite_owner import PlantedError, check_files, check_links
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
-PAUSE = 0.001, 0.005  # seconds, from and to, after which a locked database is asked again
-PATIENCE = 5.0  # seconds that closing, and a fork, wait at most for calls under way
-OPENING = 20.0  # seconds that opening waits at most for locks; gunicorn gives up a worker after 30
-LOCKED = "database is locked"  # the text, because Python 3.10 has no codes
+# Seconds, from and to, after which a locked database is asked again.
+PAUSE = 0.001, 0.005
+
+# Seconds that closing, and a fork, wait at most for calls under way.
+PATIENCE = 5.0
+
+# Seconds that opening waits at most for locks; gunicorn gives up a worker after 30.
+OPENING = 20.0
+
+# The texts, because Python 3.10 has no codes.
+LOCKED = "database is locked"
 READ_ONLY = ("attempt to write a readonly database", "unable to open database file")
 
 
@@ -72,7 +79,8 @@ class SQLiteFile:
         self, path: str | os.PathLike[str], schema: Schema, *, synchronous: str, timeout: float
     ) -> None:
         name = _checked(path)
-        self.path = os.path.realpath(name)  # the working directory may change, and links, too
+        # The working directory may change, and links, too.
+        self.path = os.path.realpath(name)
         self._synchronous, self._timeout = synchronous, timeout
         self._calls: set[_Call] = set()
         # By process id, because a fork that Python does not see brings connections along.
@@ -116,7 +124,8 @@ class SQLiteFile:
         while calls & self._calls and time.monotonic() < until:
             time.sleep(PAUSE[0])
         for _ in range(len(self._own())):
-            with suppress(IndexError):  # another call has just taken it
+            # Another call may just have taken it.
+            with suppress(IndexError):
                 self._own().pop().close()
 
     def _own(self) -> list[sqlite3.Connection]:
@@ -124,7 +133,8 @@ class SQLiteFile:
         return self._idle.setdefault(os.getpid(), [])
 
     def _lend(self, work: Work[T]) -> T:
-        if self._identify() != self._identity:  # what is written to a deleted file is lost
+        # What is written to a deleted file is lost.
+        if self._identify() != self._identity:
             raise FileNotFoundError("it was deleted or replaced while in use: restart the server")
         call = _Call()
         try:
@@ -269,7 +279,8 @@ def _explained(path: str, error: Exception) -> Exception:
 # Forks
 
 _files: weakref.WeakValueDictionary[int, SQLiteFile] = weakref.WeakValueDictionary()
-_forking: set[int] = set()  # threads that are about to fork: no call begins meanwhile
+# Threads that are about to fork: no call begins meanwhile.
+_forking: set[int] = set()
 # What forks that Python did not see have brought along: it must be neither used nor closed.
 _inherited: list[sqlite3.Connection] = []
 

@@ -11,8 +11,11 @@ import os
 import stat
 from pathlib import Path
 
-LINKS = 40  # followed at most; the system's own limit
-BESIDE = "-wal", "-shm", "-journal"  # SQLite believes what it finds in these
+# Links that are followed at most, which is the system's own limit.
+LINKS = 40
+
+# SQLite believes what it finds in files with these endings.
+BESIDE = "-wal", "-shm", "-journal"
 
 
 class PlantedError(OSError):
@@ -69,7 +72,8 @@ def _check(path: str | Path, owner: int) -> None:
 
 
 def _named(uid: int) -> str:
-    import pwd  # here, because Windows has none
+    # Here, because Windows has none.
+    import pwd
 
     try:
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
