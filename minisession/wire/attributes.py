@@ -17,19 +17,25 @@ from .. import checks
 MAX_PAIR = 4096
 """Bytes of name and value, the least that browsers keep (RFC 6265bis 5.6)."""
 
-MAX_NAME = MAX_PAIR - 100
-"""Characters; the rest is the value's."""
-
-MAX_ATTRIBUTE = 1024
-"""Bytes of an attribute's value (RFC 6265bis 5.6)."""
-
 LONGEST_KEPT = 400 * 86400
 """Seconds; browsers shorten what is longer (RFC 6265bis 5.5)."""
 
-# Without the "$" of old headers' attributes at the start.
-_NAME = re.compile(r"(?!\$)[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
-_PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*\Z")
-_DOMAIN = re.compile(r"\.?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*\Z")
+# Characters at most, their pattern, and what to write.  Browsers keep 1024 bytes of an attribute
+# (RFC 6265bis 5.6); what the name leaves is the value's.
+_RULES = {
+    # Without the "$" of old headers' attributes at the start.
+    "name": (MAX_PAIR - 100, r"(?!\$)[\w!#$%&'*+.^`|~-]+", "letters, digits, '-', '_', '.'"),
+    "path": (1024, r"/[ -:<-~]*", "'/' and printable ASCII but ';' (percent-encode the rest)"),
+    "domain": (1024, r"\.?[\w-]+(\.[\w-]+)*", "a host name, such as 'example.com'"),
+}
+
+# What browsers refuse a cookie without, by the prefixes of its name (RFC 6265bis 4.1.3).
+_PROMISES = (
+    ("secure", True, ("__host-", "__secure-", "__http-")),
+    ("domain", None, ("__host-",)),
+    ("path", "/", ("__host-",)),
+    ("httponly", True, ("__http-", "__host-http-")),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,31 +73,25 @@ class Cookie:
             checks.seconds("max_age", self.max_age)
             if self.max_age > LONGEST_KEPT:
                 _warn(f"max_age={self.max_age!r} is over 400 days, as long as browsers keep it")
-        rule = "printable ASCII from a '/' on, without ';' (percent-encode the rest)"
-        _check_text("path", self.path, _PATH, rule)
+        _check_text("path", self.path)
         if self.domain is not None:
-            _check_text("domain", self.domain, _DOMAIN, "a host name, such as 'example.com'")
+            _check_text("domain", self.domain)
         checks.flag("httponly", self.httponly)
         checks.flag("partitioned", self.partitioned)
         if not isinstance(self.secure, bool) and self.secure != "auto":
             raise TypeError(f'secure must be True, False or "auto", not {self.secure!r}')
-        self._set_word("samesite", ("Lax", "Strict", "None", "auto"))
-        self._set_word("priority", ("Low", "Medium", "High"))
-        self._check_together()
+        self._set_word("samesite", "Lax", "Strict", "None", "auto")
+        self._set_word("priority", "Low", "Medium", "High")
+        # Over https and over http, browsers refuse either without Secure.
+        for https in (True, False):
+            secure, samesite = self.over(https)
+            if not secure and (self.partitioned or samesite == "None"):
+                what = "partitioned=True" if self.partitioned else f"samesite={self.samesite!r}"
+                raise _refused(what, "secure", self.secure, True)
         if self.partitioned and self.samesite == "Strict":
             _warn('partitioned=True with samesite="Strict": not sent where it would be partitioned')
 
-    def _check_together(self) -> None:
-        """Raise where two attributes contradict each other."""
-        if self.samesite == "None" and self.secure is not True:
-            fix = 'secure=True, or samesite="auto" with secure="auto"'
-            raise _contradiction('samesite="None"', fix, secure=self.secure)
-        if self.samesite == "auto" and self.secure is False:
-            raise _contradiction('samesite="auto"', 'secure="auto"', secure=self.secure)
-        if self.partitioned and self.secure is not True:
-            raise _contradiction("partitioned=True", "secure=True", secure=self.secure)
-
-    def _set_word(self, name: str, words: tuple[str, ...]) -> None:
+    def _set_word(self, name: str, *words: str) -> None:
         got = getattr(self, name)
         known = {word.lower(): word for word in words}
         if isinstance(got, str) and got.lower() in known:
@@ -103,26 +103,21 @@ class Cookie:
 
     def check_name(self, name: str) -> None:
         """Raise ValueError where the prefix of ``name`` promises what this cookie does not keep."""
-        prefix, what = name.lower(), f"name={name!r}"
-        if prefix.startswith(("__host-", "__secure-", "__http-")) and self.secure is not True:
-            raise _contradiction(what, "secure=True", secure=self.secure)
-        if prefix.startswith("__host-") and (self.domain is not None or self.path != "/"):
-            fix = 'domain=None and path="/"'
-            raise _contradiction(what, fix, domain=self.domain, path=self.path)
-        if prefix.startswith(("__http-", "__host-http-")) and not self.httponly:
-            raise _contradiction(what, "httponly=True", httponly=self.httponly)
+        for attribute, promised, prefixes in _PROMISES:
+            got = getattr(self, attribute)
+            if got != promised and name.lower().startswith(prefixes):
+                raise _refused(f"name={name!r}", attribute, got, promised)
 
     def over(self, https: bool) -> tuple[bool, str | None]:
         """Return what ``secure`` and ``samesite`` are for a request over https or http."""
         secure = https if self.secure == "auto" else bool(self.secure)
-        if self.samesite == "auto":
-            return secure, "None" if https else "Lax"
-        return secure, self.samesite
+        auto = "None" if https else "Lax"
+        return secure, auto if self.samesite == "auto" else self.samesite
 
 
 def check_name(name: Any) -> None:
     """Raise unless ``name`` can be a cookie's name: an RFC 6265 token that `Morsel` accepts."""
-    _check_text("name", name, _NAME, "a cookie's name: letters, digits, '-', '_', '.'", MAX_NAME)
+    _check_text("name", name)
     if Morsel().isReservedKey(name):
         raise ValueError(f"name={name!r} is the name of a cookie attribute; choose another")
 
@@ -141,21 +136,16 @@ def rendered(cookie: Cookie, https: bool) -> str:
     return morsel.OutputString().removeprefix("name=").removeprefix('""') + rest
 
 
-def _check_text(
-    name: str, value: Any, pattern: re.Pattern[str], rule: str, most: int = MAX_ATTRIBUTE
-) -> None:
+def _check_text(name: str, value: Any) -> None:
+    most, pattern, rule = _RULES[name]
     if not isinstance(value, str):
         raise TypeError(f"{name} must be str, not {value!r}")
-    if not pattern.match(value):
-        raise ValueError(f"{name}={value[:80]!r} must be {rule}")
-    if len(value) > most:
-        raise ValueError(f"{name} has {len(value)} characters, and browsers keep at most {most}")
+    if len(value) > most or not re.fullmatch(pattern, value, re.ASCII):
+        raise ValueError(f"{name}={value[:80]!r} must be {rule}, at most {most} characters")
 
 
-def _contradiction(what: str, fix: str, **got: Any) -> ValueError:
-    """Return the error for something that the attributes which were ``got`` rule out."""
-    shown = " and ".join(f"{name}={value!r}" for name, value in got.items())
-    return ValueError(f"{what} with {shown}: browsers refuse it; set {fix}")
+def _refused(what: str, attribute: str, got: object, fix: object) -> ValueError:
+    return ValueError(f"browsers refuse {what} with {attribute}={got!r}: set {attribute}={fix!r}")
 
 
 def _warn(message: str) -> None:

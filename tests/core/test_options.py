@@ -221,14 +221,14 @@ def test_an_id_that_makes_the_cookie_too_long_is_refused_before_it_is_stored() -
 def test_samesite_none_needs_secure(samesite: str, secure: Any) -> None:
     """Browsers drop such a cookie, and nobody is told."""
     refused_cookie(
-        ValueError, 'samesite="None"', f"secure={secure!r}", "set secure=True", samesite=samesite, secure=secure
+        ValueError, "samesite='None'", f"secure={secure!r}", "set secure=True", samesite=samesite, secure=secure
     )
 
 
 @row("O9")
 def test_samesite_auto_needs_secure_too() -> None:
     """Over https it would send SameSite=None without Secure."""
-    refused_cookie(ValueError, 'samesite="auto"', "secure=False", 'set secure="auto"', samesite="auto", secure=False)
+    refused_cookie(ValueError, "samesite='auto'", "secure=False", "set secure=True", samesite="auto", secure=False)
 
 
 def header(cookie: Cookie, scheme: str = "https") -> str:
@@ -309,11 +309,11 @@ PREFIXED: list[tuple[str, dict[str, Any], str]] = [
         ("__Host-sid", {"domain": "example.com"}, "domain=None"),
         ("__HOST-sid", {"domain": "example.com"}, "domain=None"),
     ),
-    *(("__host-sid", {"path": "/app"}, 'path="/"'), ("__Host-sid", {"path": "//"}, 'path="/"')),
+    *(("__host-sid", {"path": "/app"}, "path='/'"), ("__Host-sid", {"path": "//"}, "path='/'")),
     *(("__Host-sid", {"secure": False}, "secure=True"), ("__hOST-sid", {"secure": "auto"}, "secure=True")),
     *(("__Secure-sid", {"secure": False}, "secure=True"), ("__SECURE-sid", {"secure": "auto"}, "secure=True")),
     *(("__Http-sid", {"httponly": False}, "httponly=True"), ("__http-sid", {"secure": False}, "secure=True")),
-    *(("__Host-Http-sid", {"httponly": False}, "httponly=True"), ("__HOST-HTTP-sid", {"path": "/a"}, 'path="/"')),
+    *(("__Host-Http-sid", {"httponly": False}, "httponly=True"), ("__HOST-HTTP-sid", {"path": "/a"}, "path='/'")),
 ]
 
 
@@ -321,7 +321,7 @@ PREFIXED: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("name", "options", "mend"), PREFIXED)
 def test_a_prefix_is_a_promise(name: str, options: dict[str, Any], mend: str) -> None:
     """Browsers refuse the cookie otherwise, whatever the case of the prefix."""
-    refused(ValueError, f"name={name!r} with ", "; set ", mend, name=name, cookie=Cookie(**options))
+    refused(ValueError, f"name={name!r} with ", ": set ", mend, name=name, cookie=Cookie(**options))
 
 
 @row("O15")
