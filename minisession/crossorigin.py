@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 # Exactly so: a client that sends "get" is not a browser.
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-REFUSAL = (
-    b"403 Forbidden: another site's page sent this request."
-    b" Open the page here, and try again from there.\n"
-)
+REFUSAL = b"403 Forbidden: another site's page sent this. Open the page here, and try again.\n"
 HEADERS = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(REFUSAL)))]
 
 _ORIGIN = r"(?ai)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?"

@@ -49,16 +49,9 @@ class Store(Protocol):
         """Move the expiry if the record is still exactly ``seen``; False: gone or changed."""
 
     def rotate(
-        self,
-        old: str,
-        seen: bytes,
-        new: str,
-        data: bytes,
-        expires_at: float,
-        user: str | None = None,
-        *,
-        inherits: bool,
-    ) -> bool:
+        self, old: str, seen: bytes, new: str, data: bytes, expires_at: float,
+        user: str | None = None, *, inherits: bool,
+    ) -> bool:  # fmt: skip
         """Replace ``old``, if its record is still exactly ``seen``, by a record under ``new``.
 
         A tombstone takes the old record's place for `TOMBSTONE_LIFE` seconds.  If the new one
