@@ -455,7 +455,7 @@ def without_restoring(patch: pytest.MonkeyPatch) -> None:
 
 def without_user(patch: pytest.MonkeyPatch) -> None:
     """Whoever an heir belongs to."""
-    patch.setattr("minisession.users._is_of", lambda user: lambda stored: stored is not None)
+    patch.setattr("minisession.users._is_of", lambda user, stored: stored is not None)
 
 
 def without_keeping(patch: pytest.MonkeyPatch) -> None:
