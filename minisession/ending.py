@@ -7,7 +7,6 @@ that arrives with the old id follows the heirs to the end of the chain, and ends
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 
 from .errors import SessionConflict
 from .journal import handle_of
@@ -17,10 +16,10 @@ MAX_LINKS = 32
 """Heirs that are followed before it is a conflict."""
 
 
-def follow(
+def heirs(
     store: Store, id: str, most: int = MAX_LINKS, followed: set[str] | None = None
 ) -> Iterator[str]:
-    """Yield this id, then the last of its heirs, and again where that has heirs by then.
+    """Yield the last of the heirs of an id, and again where that has heirs by then.
 
     Args:
         store: where the session is.
@@ -31,20 +30,18 @@ def follow(
     Raises:
         SessionConflict: it was given new ids faster than they could be followed.
     """
-    first, last, links = id, None, 0
-    while id != last:
-        yield id
-        last = id
+    first, last, links = id, id, 0
+    while True:
         # By the quickest call there is, since the session may be moving on.
         while (heir := store.heir(id)) is not None:
             if links == most:
-                session = f"session {handle_of(first)}"
-                raise SessionConflict(
-                    f"{session} was given over {most} new ids in a row: try again"
-                )
+                raise SessionConflict(f"session {handle_of(first)} got over {most} new ids: retry")
             if followed is not None:
                 followed.add(id)
             id, links = heir, links + 1
+        if id == last:
+            return
+        yield (last := id)
 
 
 def end(store: Store, id: str) -> bool:
@@ -54,10 +51,10 @@ def end(store: Store, id: str) -> bool:
         SessionConflict: it was given new ids faster than they could be followed.
         StoreUnavailable: the store failed; the session may live.
     """
-    return any(map(store.delete, follow(store, id)))
+    return store.delete(id) or any(map(store.delete, heirs(store, id)))
 
 
 def has_live_heir(store: Store, id: str) -> bool:
     """Return whether the session that had this id lives on under another."""
-    found = map(store.load, islice(follow(store, id), 1, None))
+    found = map(store.load, heirs(store, id))
     return any(stored is not None and stored.data != TOMBSTONE for stored in found)

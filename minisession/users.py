@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from .ending import follow
+from .ending import heirs
 from .errors import SessionConflict
 from .expiry import moment
 from .journal import handle_of, log
 from .session import Session, ids_of
-from .stores.base import TOMBSTONE, ListingStore, Stored
+from .stores.base import TOMBSTONE, ListingStore, Store, Stored
 from .visit import JSON
 from .wire import record
 
@@ -87,7 +87,7 @@ def destroy_session(store: ListingStore, user: str, handle: str) -> bool:
     """
     _check(store, user)
     ids = (id for id in store.ids(user) if handle_of(id) == handle)
-    return any(_end(store, user, follow(store, id)) for id in ids)
+    return any(_end(store, user, id, heirs(store, id)) for id in ids)
 
 
 def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None = None) -> int:
@@ -122,16 +122,16 @@ def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None 
                 found = True
                 # A session that moves on too fast is met again, under a younger id.
                 with suppress(SessionConflict):
-                    destroyed += _end(store, user, follow(store, id, MOST_LINKS, followed), kept)
+                    destroyed += _end(store, user, id, heirs(store, id, MOST_LINKS, followed), kept)
         if not found:
             return destroyed
     raise SessionConflict(f"sessions began or got new ids in all {MAX_SWEEPS} sweeps: call again")
 
 
-def _end(store: ListingStore, user: str, ids: Iterator[str], kept: Container[str] = ()) -> bool:
-    """End the user's session that has the first of these ids, or by now one of the others."""
-    return store.delete(next(ids)) or any(
-        id not in kept and _is_of(user, store.load(id)) and store.delete(id) for id in ids
+def _end(store: Store, user: str, id: str, chain: Iterator[str], kept: Container[str] = ()) -> bool:
+    """End the user's session that has this id, or by now one of the chain's."""
+    return store.delete(id) or any(
+        heir not in kept and _is_of(user, store.load(heir)) and store.delete(heir) for heir in chain
     )
 
 
