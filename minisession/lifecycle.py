@@ -177,7 +177,7 @@ class Lifecycle:
                 # No other request knows its id.
                 self._store(visit)
                 return True
-            return not visit.changed() or self._replaced(visit)
+            return not visit.changed() or self.shelf.write(visit)
 
         def look(visit: Visit) -> None:
             # A try that was lost leaves nothing behind.
@@ -233,12 +233,10 @@ class Lifecycle:
         self._until_done(visit, self.shelf.write)
 
     def _store(self, visit: Visit, *, asked: bool = False) -> None:
-        self._take(plan.store(visit, self.options, self._now(), asked=asked), visit)
-
-    def _take(self, step: plan.Step, visit: Visit) -> None:
-        match step:
+        """Do what `plan` says."""
+        match plan.store(visit, self.options, self._now(), asked=asked):
             case plan.REPLACE:
-                self._until_done(visit, self._replaced)
+                self._until_done(visit, self.shelf.write)
             case plan.CREATE:
                 self._create(visit)
             case plan.UNCHANGED:
@@ -254,9 +252,11 @@ class Lifecycle:
                 except (StoreUnavailable, SessionConflict) as error:
                     self._door.untouched(visit, error)
             case plan.REWRITE:
-                # A record that we make a little longer must fail no page.
+                # A record that we make a little longer must fail no page, and owes no cookie.
+                owed = visit.send
                 try:
                     self._until_done(visit, self.shelf.write)
+                    visit.send = owed
                 except SessionTooLarge as error:
                     self.journal.warning("session %s not stored anew: %s", error, id=visit.id)
                     if plan.is_touch_due(visit, self.options, self._now()):
@@ -301,13 +301,6 @@ class Lifecycle:
         elif old.seen and (old.user is ... or not has_live_heir(self.store, old.id)):
             self.shelf.gone(visit, old.id)
         visit.old = None
-
-    def _replaced(self, visit: Visit) -> bool:
-        if not self.shelf.write(visit):
-            return False
-        if visit.max_age is not None:
-            visit.send = visit.send or "has a max_age, which starts anew"
-        return True
 
     def _touch(self, visit: Visit) -> None:
         self._until_done(visit, self.shelf.touch)

@@ -190,10 +190,8 @@ class Visit:
 
     def check(self) -> None:
         """Raise TypeError if a list or dict in the app's hands is no longer fit for JSON."""
-        held = list(self.held)
-        if held and not fit([self.data.get(key) for key in held]):
-            for key in held:
-                check_again(key, self.data.get(key))
+        for key in list(self.held):
+            check_again(key, self.data.get(key))
 
     # Taking what the store has
 
@@ -206,6 +204,8 @@ class Visit:
         """Count what was just stored as what was seen."""
         if self.max_age_set:
             self.send = self.send or "has another max_age"
+        elif self.max_age is not None:
+            self.send = self.send or "has a max_age, which starts anew"
         self.standing, self.seen, self.expires_at, self.old = LIVE, data, expires_at, None
         self.stored = self.saved = self.known = True
         self.max_age_set = self.rewrite = self.untouchable = False

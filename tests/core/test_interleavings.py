@@ -19,7 +19,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from minisession import MemoryStore, Session, SQLiteStore, destroy_session, destroy_sessions_of, expiry, plan
+from minisession import MemoryStore, Session, SQLiteStore, destroy_session, destroy_sessions_of, expiry
 from minisession.lifecycle import Lifecycle
 from minisession.stores.base import TOMBSTONE
 from minisession.visit import Visit
@@ -441,7 +441,7 @@ def without_new_id(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_touch(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Lifecycle, "_touch_once", lambda self, visit: self._take(plan.REWRITE, visit))
+    patch.setattr(Lifecycle, "_touch_once", lambda self, visit: self._until_done(visit, self.shelf.write))
 
 
 def without_early_touch(patch: pytest.MonkeyPatch) -> None:
