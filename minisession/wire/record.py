@@ -107,7 +107,7 @@ def decode(data: bytes, usual: bytes = b"") -> Record:
         raise ValueError("user is not text")
     # A shorter record has neither deep nesting nor long integers.
     if len(data) > 2 * values.MAX_DEPTH:
-        _check_that_it_can_be_stored_again(data, members)
+        _check_that_it_can_be_stored_again(data, [*members.values(), *cookie.values()])
     return Record(members, max_age, created, user)
 
 
@@ -135,10 +135,10 @@ def _max_age_in(cookie: dict[str, Any]) -> float | None:
     return float(milliseconds / 1000)
 
 
-def _check_that_it_can_be_stored_again(data: bytes, members: dict[str, Any]) -> None:
+def _check_that_it_can_be_stored_again(data: bytes, members: list[Any]) -> None:
     large = len(data) > LONGEST_INT or data.count(b"[") + data.count(b"{") > values.MAX_DEPTH
     # Half surrogate pairs can be; Express stores them, too.
-    if large and not values.fit(members.values(), bad=values.PAIR):
+    if large and not values.fit(members, bad=values.PAIR):
         raise ValueError("too deep, or with integers too long, to be stored again")
 
 

@@ -42,15 +42,18 @@ def test_lists_and_dicts_nest_200_deep(opening: str, levels: int, fits: bool) ->
     """What is assigned, and what the store has: it is loaded only if it could be stored again."""
     text = opening * levels + "1" + {"[": "]", '{"k":': "}"}[opening] * levels
     loaded = f'{{"cookie":{{}},"k":{text}}}'.encode()
+    of_the_cookie = f'{{"cookie":{{"k":{text}}}}}'.encode()
 
     if fits:
         values.check("k", json.loads(text))
         assert record.decode(loaded).data == {"k": json.loads(text)}
+        assert record.decode(of_the_cookie).data == {}
         return
     with pytest.raises(TypeError, match="nested more than 200 deep"):
         values.check("k", json.loads(text))
-    with pytest.raises(ValueError, match="too deep"):
-        record.decode(loaded)
+    for data in (loaded, of_the_cookie):
+        with pytest.raises(ValueError, match="too deep"):
+            record.decode(data)
 
 
 @pytest.mark.parametrize(
