@@ -83,7 +83,8 @@ class CrossOriginProtection:
 def is_cross_origin(environ: dict[str, Any]) -> bool:
     """Return whether, as far as the browser says, another origin's page may have sent this."""
     site = _field(environ, "HTTP_SEC_FETCH_SITE")
-    if site:  # compared whole: of two headers, servers make "same-origin, cross-site"
+    # Compared whole: of two headers, servers make "same-origin, cross-site".
+    if site:
         return site not in ("same-origin", "none")
     origin = _field(environ, "HTTP_ORIGIN")
     if not origin:
@@ -96,7 +97,8 @@ def is_cross_origin(environ: dict[str, Any]) -> bool:
 
 
 def _field(environ: dict[str, Any], name: str) -> str:
-    return str(environ.get(name, "")).strip(" \t")  # as servers should have done
+    # Servers should have stripped it.
+    return str(environ.get(name, "")).strip(" \t")
 
 
 def _checked(argument: str, values: Iterable[str], pattern: str, rule: str) -> list[str]:

@@ -12,8 +12,8 @@ from .errors import SessionConflict
 from .journal import handle_of
 from .stores.base import TOMBSTONE, Store
 
+# Heirs that are followed before it is a conflict.
 MAX_LINKS = 32
-"""Heirs that are followed before it is a conflict."""
 
 
 def heirs(

@@ -14,11 +14,11 @@ from functools import partial
 
 log = logging.getLogger("minisession")
 
+# Bounded lines of a kind at once.
 BURST = 3
-"""Bounded lines of a kind at once."""
 
+# Seconds after which one more is allowed.
 EVERY = 60.0
-"""Seconds after which one more is allowed."""
 
 
 def handle_of(id: str) -> str:
@@ -43,8 +43,8 @@ class Journal:
         # By kind: when its burst is whole again, and how many lines were left out.
         self._kinds: dict[str, tuple[float, int]] = {}
         self._said: set[str] = set()
+        # Whether anything that is told in full is logged.
         self.is_full = partial(log.isEnabledFor, logging.DEBUG)
-        """Return whether anything that is told in full is logged."""
         self.debug = partial(self._bounded, logging.DEBUG)
         self.info = partial(self._bounded, logging.INFO)
         self.warning = partial(self._bounded, logging.WARNING)

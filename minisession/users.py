@@ -19,14 +19,13 @@ from .stores.base import TOMBSTONE, ListingStore, Store, Stored
 from .visit import JSON
 from .wire import record
 
+# Of one `destroy_sessions_of`; each ends what the previous one could not see.
 MAX_SWEEPS = 32
-"""Of one `destroy_sessions_of`; each ends what the previous one could not see."""
 
+# New ids of one session that a sweep follows, in case a thief asks for them without pause.
+#
+# With as few as `MAX_LINKS`, three such thieves on Redis keep a call busy for seconds.
 MOST_LINKS = 1024
-"""New ids of one session that a sweep follows, in case a thief asks for them without pause.
-
-With as few as `MAX_LINKS`, three such thieves on Redis keep a call busy for seconds.
-"""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ class Stored(NamedTuple):
     data: bytes
     expires_at: float
 
-    def __repr__(self) -> str:  # a tuple's repr would show the data
+    # A tuple's repr would show the data.
+    def __repr__(self) -> str:
         return f"<Stored, {len(self.data)} bytes>"
 
 

@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from .. import checks
 
+# Bytes of name and value, the least that browsers keep (RFC 6265bis 5.6).
 MAX_PAIR = 4096
-"""Bytes of name and value, the least that browsers keep (RFC 6265bis 5.6)."""
 
+# Seconds; browsers shorten what is longer (RFC 6265bis 5.5).
 LONGEST_KEPT = 400 * 86400
-"""Seconds; browsers shorten what is longer (RFC 6265bis 5.5)."""
 
 # Characters at most, their pattern, and what to write.  Browsers keep 1024 bytes of an attribute
 # (RFC 6265bis 5.6); what the name leaves is the value's.

@@ -14,8 +14,8 @@ from urllib.parse import quote, unquote
 from ..expiry import moment
 from .attributes import MAX_PAIR
 
+# Cookies of our name in one request; more are an attack, not a browser.
 MAX_READ = 16
-"""Cookies of our name in one request; more are an attack, not a browser."""
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # What JavaScript's encodeURIComponent leaves, beyond what quote() does; and what `pair` escapes

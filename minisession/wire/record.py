@@ -21,9 +21,10 @@ from ..expiry import moment
 from . import values
 from .attributes import Cookie, rendered
 
+# Keys of the record that are not the app's.
 RESERVED = frozenset({"cookie", "minisession"})
-"""Keys of the record that are not the app's."""
 
+# Keys that express-session deletes as it loads: they are members of its session object.
 EXPRESS_DROPS = frozenset(
     {
         *("id", "req", "touch", "resetMaxAge", "save", "reload", "destroy", "regenerate"),
@@ -32,10 +33,9 @@ EXPRESS_DROPS = frozenset(
         *("__defineSetter__", "__lookupGetter__", "__lookupSetter__"),
     }
 )
-"""Keys that express-session deletes as it loads: they are members of its session object."""
 
+# Bytes; a shorter record has no integer that is too long.
 LONGEST_INT = 4_200
-"""Bytes; a shorter record has no integer that is too long."""
 
 # No number of seconds or milliseconds.
 _TOO_LARGE = 1e300

@@ -10,8 +10,8 @@ import hmac
 from binascii import b2a_base64
 from collections import abc
 
+# Characters; a longer id was not issued by us, and is not worth an HMAC.
 MAX_ID = 255
-"""Characters; a longer id was not issued by us, and is not worth an HMAC."""
 
 # Characters of base64 for SHA-256's 32 bytes, without the "=".
 _SIGNATURE = 43
@@ -35,8 +35,8 @@ class Signer:
         keys = [_key(secret) for secret in secrets]
         if not keys:
             raise ValueError("secret is an empty sequence; give at least one secret")
+        # The length of the shortest secret, in bytes.
         self.shortest = min(map(len, keys))
-        """The length of the shortest secret, in bytes."""
         # Keyed once; a copy for each id takes half the time of hmac.digest.
         self._macs = [hmac.new(key, digestmod="sha256") for key in keys]
 

@@ -12,17 +12,17 @@ from functools import partial
 from math import isfinite
 from typing import Any
 
+# Levels of lists and dicts; deeper values run into interpreters' recursion limits.
 MAX_DEPTH = 200
-"""Levels of lists and dicts; deeper values run into interpreters' recursion limits."""
 
+# About 4,200 digits; CPython refuses to read integers of more than 4,300 (CVE-2020-10735).
 MAX_INT_BITS = 14_000
-"""About 4,200 digits; CPython refuses to read integers of more than 4,300 (CVE-2020-10735)."""
 
+# Half of a pair: Express stores it, and UTF-8 does not.
 SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a pair: Express stores it, and UTF-8 does not."""
 
+# Both halves, which JSON makes one character.
 PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-"""Both halves, which JSON makes one character."""
 
 _FIXES = {
     "tuple": "use a list",
@@ -39,11 +39,11 @@ _BASES: dict[Any, Any] = {str: str.__str__, int: int, float: float, list: list, 
 # `fit` has checked how deep values are, so none of them is circular.
 _encoder = partial(json.JSONEncoder, ensure_ascii=False, allow_nan=False, check_circular=False)
 
+# A value as JSON text, its dicts in their own order.
 encode = _encoder(separators=(",", ":")).encode
-"""Return a value as JSON text, its dicts in their own order."""
 
+# Text that is equal for two values exactly if they mean the same, in any order of keys.
 canonical = _encoder(sort_keys=True).encode
-"""Return text that is equal for two values exactly if they mean the same, in any order of keys."""
 
 
 def text(value: Any) -> str:
