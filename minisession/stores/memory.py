@@ -3,8 +3,9 @@
 The records are the truth.  Each is one dict entry, so that `load` needs no lock.  `Order` leads to
 them: by when they end, and by whose they are.  What ends first is freed first, and evicted first.
 
-What takes more than one statement to change is written down before.  What an exception interrupts
-(a signal's, a `RecursionError`, a `MemoryError`), the next call completes: all stays in step.
+A change is one assignment: to records, counts, and what the orders have yet to follow.  CPython
+lets no signal in between.  Where an exception (a signal's, a `RecursionError`, a `MemoryError`)
+keeps the orders from following, they do so in the next call that takes the lock.
 
 What grows is a dict of str, bytes and float, which CPython's garbage collector does not walk, and
 one of many small ones: a large one stops all threads when it grows.
@@ -26,9 +27,10 @@ from .memory_order import Key, Order
 FREED_PER_CALL = 128  # records that a call frees, or brings up to date; less than a millisecond
 SHARD_SIZE = 8192  # entries on average; a dict of that size grows in 0.3 ms
 
-# Half of the largest piece of each order: what a dict of 128 slots holds, or of 64.  Larger ones
-# are less work for the garbage collector; of users, one holds less than what a user may have.
-HALVES = (85, 85, 85, 42)
+# Half of the largest piece of an order: what a dict of 128 slots holds, or of 64.  Larger ones are
+# less work for the garbage collector; of users, one holds less than what a user may have.
+HALF, HALF_OF_USERS = 85, 42
+USERS_SIZE = 512  # sessions on average in one of the orders by user, which are found the sooner
 
 # A record's key is when it ends, as its place in the order says.  It may lag behind by so much of
 # the time that is left, so that most writes need not move it.
@@ -40,6 +42,9 @@ _HEAD = struct.Struct("=ddQI")
 _HEAD_SIZE = _HEAD.size
 _head_of: Callable[[bytes], tuple[float, float, int, int]] = _HEAD.unpack_from
 _ABSENT = _HEAD.pack(-inf, -inf, 0, _HEAD_SIZE)
+
+# By this, a user's sessions lie together among those of others: a hash of the user, and the key.
+_user_key = struct.Struct(">qd").pack
 
 _Clock = Callable[[], float]
 
@@ -68,23 +73,24 @@ class MemoryStore:
         checks.function("clock", clock)
         self._max_sessions, self._max_bytes, self._clock = max_sessions, max_bytes, clock
         self._max_of_user = max(100, max_sessions // 100)
-        self._shards = max_sessions // SHARD_SIZE + 1
-        # Nothing ends before `_due`, which is -inf while a change is written down.
-        self._live, self._bytes, self._rotations, self._due = 0, 0, 0, inf
-        self._change: tuple[tuple[tuple[str, bytes, bytes], ...], int, int, float] | None = None
+        self._crowd = min(self._max_of_user, max_sessions)
+        self._shards, self._rotations = max_sessions // SHARD_SIZE + 1, 0
+        # What the orders have yet to follow: ids, their records, and those in their place.
+        self._unsettled: tuple[tuple[str, bytes, bytes], ...] = ()
         self._lock = threading.Lock()
-        self._start_over()
+        # Nothing ends before `_due`.
+        (self._records, self._orders), self._live, self._bytes, self._due = self._empty(), 0, 0, inf
 
-    def _start_over(self) -> None:
-        self._records: list[dict[str, bytes]] = [{} for _ in range(self._shards)]
-        self._anonymous, self._owned, self._buried, self._users = four = [Order(n) for n in HALVES]
-        # What `clear` takes apart: of the list of records a copy, as `load` may be in the other.
-        self._parts: list[list[Key]] = [[*self._records], *(order.pieces for order in four)]
+    def _empty(self) -> tuple[list[dict[str, bytes]], tuple[Order, Order, Order, list[Order]]]:
+        """Return no records, and their orders: without a user, with one, tombstones, by user."""
+        users = [Order(HALF_OF_USERS) for _ in range(self._max_sessions // USERS_SIZE + 1)]
+        orders = Order(HALF), Order(HALF), Order(HALF), users
+        return [{} for _ in range(self._shards)], orders
 
     def __len__(self) -> int:
         """Return how many sessions are held; what has expired and is not yet freed counts."""
         with self._lock:
-            self._commit()
+            self._settle()
             return self._live
 
     # The verbs
@@ -102,35 +108,37 @@ class MemoryStore:
     def create(self, id: str, data: bytes, expires_at: float, user: str | None = None) -> bool:
         """Store a new record, in the place of others if the store is full."""
         with self._lock:
-            now, owner = self._clock(), _owner(user)
-            if self._find(id, now) is not _ABSENT:
+            now, owner, was = self._begin(user, id)
+            if was is not _ABSENT:
                 return False
-            self._make_room(id, _ABSENT, len(data), owner, now)
-            record = _HEAD.pack(expires_at, expires_at, 0, _HEAD_SIZE + len(owner)) + owner + data
-            return self._commit(1, len(data), (id, _ABSENT, record))
+            if self._live >= self._crowd or self._bytes + len(data) > self._max_bytes:
+                self._make_room(id, was, len(data), owner, now)
+            new = _HEAD.pack(expires_at, expires_at, 0, _HEAD_SIZE + len(owner)) + owner + data
+            return self._put(id, was, new, 1, len(data))
 
     def replace(
         self, id: str, seen: bytes, data: bytes, expires_at: float, user: str | None = None
     ) -> bool:
         """Store ``data`` if the record is still ``seen``."""
         with self._lock:
-            now, owner = self._clock(), _owner(user)
-            was = self._find(id, now)
+            now, owner, was = self._begin(user, id)
             _, key, born, start = _head_of(was)
             if not seen or was[start:] != seen:
                 return False
-            more = len(data) - len(seen)
-            stays = 0 <= expires_at - key <= LAG * (expires_at - now)
-            if stays and self._bytes + more <= self._max_bytes and was[_HEAD_SIZE:start] == owner:
+            records, more = self._records[hash(id) % self._shards], len(data) - len(seen)
+            fits = was[_HEAD_SIZE:start] == owner and self._bytes + more <= self._max_bytes
+            if fits and 0 <= expires_at - key <= LAG * (expires_at - now):
                 new = _HEAD.pack(expires_at, key, born, start) + owner + data
-                # Nothing else changes.  CPython lets no signal in between these two assignments.
-                self._records[hash(id) % self._shards][id], self._bytes = new, self._bytes + more
+                records[id], self._bytes = (
+                    new,
+                    self._bytes + more,
+                )  # nothing that leads there changes
                 return True
             self._make_room(id, was, len(data), owner, now)
             new = _HEAD.pack(expires_at, expires_at, born, _HEAD_SIZE + len(owner)) + owner + data
             # Each request brings a copy of its id, and one is enough.
-            self._records[hash(id) % self._shards].get(probe := _Probe(id))
-            return self._commit(0, more, (probe.met, was, new))
+            records.get(probe := _Probe(id))
+            return self._put(probe.met, was, new, 0, more)
 
     def touch(self, id: str, seen: bytes, expires_at: float, user: str | None = None) -> bool:
         """Move the expiry if the record is still ``seen``."""
@@ -142,33 +150,36 @@ class MemoryStore:
     ) -> bool:  # fmt: skip
         """Store ``data`` under ``new``, a tombstone under ``old``, if that is still ``seen``."""
         with self._lock:
-            now, owner = self._clock(), _owner(user)
-            free, was = self._find(new, now), self._find(old, now)
+            now, owner, was = self._begin(user, old, new)
             _, _, born, start = _head_of(was)
-            if free is not _ABSENT or not seen or was[start:] != seen:
+            news = self._records[hash(new) % self._shards]
+            if not seen or was[start:] != seen or new in news:
                 return False
-            self._make_room(old, was, len(data), owner, now)
+            olds, more = self._records[hash(old) % self._shards], len(data) - len(seen)
+            if self._live >= self._crowd or self._bytes + more > self._max_bytes:
+                self._make_room(old, was, len(data), owner, now)
             self._rotations = turn = self._rotations + 1
             fresh = _HEAD.pack(expires_at, expires_at, turn, _HEAD_SIZE + len(owner)) + owner + data
             heir = new.encode("utf-8", "surrogatepass") if inherits else b""
             tombstone = _HEAD.pack(now + TOMBSTONE_LIFE, turn, born, _HEAD_SIZE + len(heir)) + heir
+            more, steps = self._bytes + more, ((new, _ABSENT, fresh), (old, was, tombstone))
             # The new one first: where `load` sees a tombstone, it sees the heir as well.
-            steps = (new, _ABSENT, fresh), (old, was, tombstone)
-            return self._commit(0, len(data) - len(seen), *steps)
+            news[new], olds[old], self._bytes, self._unsettled = fresh, tombstone, more, steps
+            return self._settle()
 
     def heir(self, id: str) -> str | None:
         """Return the id that inherited from a tombstone, or None."""
         with self._lock:
-            was = self._find(id, self._clock())
+            _, _, was = self._begin(None, id)
         heir = was[_HEAD_SIZE:] if len(was) == _head_of(was)[3] else b""
         return heir.decode("utf-8", "surrogatepass") or None
 
     def delete(self, id: str) -> bool:
         """Delete the record; a tombstone stays."""
         with self._lock:
-            was = self._find(id, self._clock())
+            _, _, was = self._begin(None, id)
             size = len(was) - _head_of(was)[3]
-            return size > 0 and self._commit(-1, -size, (id, was, _ABSENT))
+            return size > 0 and self._put(id, was, _ABSENT, -1, -size)
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
@@ -177,12 +188,11 @@ class MemoryStore:
 
     def ids(self, user: str | None = None) -> Iterator[str]:
         """Yield the ids of sessions; of one that is rotated meanwhile, the old or the new."""
-        owner = _owner(user)
         with self._lock:
-            self._commit()
-            rotations = self._rotations
-            own = [self._users.between(*_span(owner))] if owner else []
-        for part in own or self._records:
+            (_, owner, _), rotations = self._begin(user, ""), self._rotations
+            users, *span = self._theirs(owner)
+            parts = [users.between(*span)] if owner else self._records
+        for part in parts:
             with self._lock:
                 ids = list(part)
             yield from (id for id in ids if self._is_listed(id, owner, rotations))
@@ -198,12 +208,14 @@ class MemoryStore:
 
     def clear(self) -> int:
         """Forget every session, and every tombstone, at once; return how many sessions."""
+        empty = self._empty()
         with self._lock:
-            self._commit()
-            ended, parts = self._live, self._parts
-            self._due, self._change = -inf, ((), 0, 0, inf)
-            self._commit()
-        # To free the memory takes longer than to forget: others come in between.
+            self._settle()
+            ended, records, (*three, users) = self._live, self._records, self._orders
+            (self._records, self._orders), self._live, self._bytes, self._due = empty, 0, 0, inf
+        # To free the memory takes longer than to forget: others come in between.  Of the list of
+        # records a copy is taken apart, as `load` may be in the other.
+        parts: list[list[Key]] = [[*records], *(order.pieces for order in (*three, *users))]
         for part in parts:
             while part:
                 part.pop()
@@ -218,100 +230,105 @@ class MemoryStore:
 
     # Inside, under the lock
 
-    def _find(self, id: str, now: float) -> bytes:
-        """Return what is there and lives, after freeing some of what does not."""
-        if self._due <= now:
-            self._free(now)
-        was = self._records[hash(id) % self._shards].get(id, _ABSENT)
-        # More may have expired than one call frees.
-        late = self._due <= now and was is not _ABSENT and _head_of(was)[0] <= now
-        return _ABSENT if late and self._meet(id) else was
+    def _begin(self, user: str | None, id: str, *others: str) -> tuple[float, bytes, bytes]:
+        """Free some of what has expired; return the time, the owner, and what is there and lives.
 
-    def _free(self, now: float) -> int:
-        """Complete what was interrupted, and free what has expired; return how many sessions."""
-        if self._change is not None:
-            self._commit()
+        An owner is what a record has of a user: never nothing, but for None.
+        """
+        now = self._clock()
+        if self._due <= now or self._unsettled:
+            self._free(now, id, *others)
+        owner = b"" if user is None else b"@" + user.encode("utf-8", "surrogatepass")
+        return now, owner, self._records[hash(id) % self._shards].get(id, _ABSENT)
+
+    def _free(self, now: float, *ids: str) -> int:
+        """Free some of what has expired, and these ids if they have; return how many sessions."""
+        self._settle()
         held, left, due = self._live, FREED_PER_CALL, inf
-        for order in (self._anonymous, self._owned, self._buried):
+        for order in self._orders[:3]:
             while (first := order.first()) and first[0] <= now and left:
                 left -= 1
                 self._meet(first[1], now)
             due = min(due, first[0]) if first else due
         self._due = due
+        for id in ids if due <= now else ():
+            if _head_of(self._records[hash(id) % self._shards].get(id, _ABSENT))[0] <= now:
+                self._meet(id, now)
         return held - self._live
 
     def _make_room(self, id: str, was: bytes, size: int, owner: bytes, now: float) -> None:
         """Evict others until so many bytes of the owner's fit in the place of what was there."""
-        start = _head_of(was)[3]
-        new, room = was is _ABSENT, self._max_bytes - size + len(was) - start
         if size > self._max_bytes:
             raise StoreUnavailable(f"{size} bytes are more than max_bytes={self._max_bytes}")
-        if self._live >= self._max_of_user and owner not in (b"", was[_HEAD_SIZE:start]):
-            while self._users.count_between(*_span(owner)) >= self._max_of_user:
-                self._evict(self._users, id, *_span(owner))
-        while self._bytes > room or self._live + new > self._max_sessions:
-            if self._due <= now and self._evict(self._owned, id, -inf, now):
+        start = _head_of(was)[3]
+        if owner and self._live >= self._max_of_user and owner != was[_HEAD_SIZE:start]:
+            users, *span = self._theirs(owner)
+            while users.count_between(*span) >= self._max_of_user:
+                self._evict(id, users, *span)
+        sessions = self._max_sessions - (was is _ABSENT)
+        room = self._max_bytes - size + len(was) - start
+        anonymous, owned, _, _ = self._orders
+        while self._live > sessions or self._bytes > room:
+            if self._due <= now and self._evict(id, owned, -inf, now):
                 continue
-            if self._evict(self._anonymous, id) or self._evict(self._users, id, *_span(owner)):
-                continue
-            self._evict(self._owned, id)
+            if not (self._evict(id, anonymous) or self._evict(id, *self._theirs(owner))):
+                self._evict(id, owned)
 
-    def _evict(self, order: Order, spared: str, low: Key = -inf, high: Key = inf) -> bool:
+    def _evict(self, spared: str, order: Order, low: Key = -inf, high: Key = inf) -> bool:
         """Drop what ends first, of what lies between two keys; return whether there was any."""
-        place, patience = order.first() if low == -inf else order.after(low), FREED_PER_CALL
+        place, met = order.first() if low == -inf else order.after(low, "", high), 0
         while place and place[0] <= high:
-            patience -= 1
-            if place[1] != spared and self._meet(place[1], -inf if patience > 0 else inf):
+            met += 1
+            if place[1] != spared and self._meet(place[1], -inf if met < FREED_PER_CALL else inf):
                 return True
-            place = order.after(*place)
+            place = order.after(*place, high)
         return False
 
-    def _meet(self, id: str, moment: float = inf) -> bool:
+    def _meet(self, id: str, moment: float) -> bool:
         """Drop a record that ends by then, or when its key says; else bring its key up to date."""
-        was = self._records[hash(id) % self._shards][id]
+        was = self._records[hash(id) % self._shards].get(id, _ABSENT)
         end, key, born, start = _head_of(was)
-        if ends := end <= moment or end == key:
-            # A tombstone is not a session, and has no bytes.
-            self._commit(-(start < len(was)), start - len(was), (id, was, _ABSENT))
-        else:
-            self._commit(0, 0, (id, was, _HEAD.pack(end, end, born, start) + was[_HEAD_SIZE:]))
+        ends = end <= moment or end == key
+        new = _ABSENT if ends else _HEAD.pack(end, end, born, start) + was[_HEAD_SIZE:]
+        size = len(was) - start if ends else 0
+        # A tombstone is not a session, and has no bytes.
+        self._put(id, was, new, -(size > 0), -size)
         return ends
 
-    def _commit(self, live: int = 0, size: int = 0, *steps: tuple[str, bytes, bytes]) -> bool:
-        """Take all steps, or none, to so many more sessions and bytes; or those that are left.
+    def _theirs(self, owner: bytes) -> tuple[Order, bytes, bytes]:
+        """Return in which order a user's sessions are, and between which keys."""
+        users, low = self._orders[3], _user_key(hash(owner), 0.0)[:8]
+        return users[hash(owner) % len(users)], low, low + b"\xff" * 8
 
-        A step is an id, its record, and the one that takes its place.  Returns True.
-        """
-        if steps:
-            change = steps, self._live + live, self._bytes + size, self._due
-            self._due, self._change = -inf, change
-        if self._change is None:
-            return True
-        steps, live, size, due = self._change
-        if not steps:  # everything goes
-            self._start_over()
-        for id, was, new in steps:
-            if was is not _ABSENT:
-                self._index(Order.discard, id, was)
+    def _put(self, id: str, was: bytes, new: bytes, live: int, size: int) -> bool:
+        """Put a record in the place of another: so many more sessions and bytes; return True."""
+        records, steps = self._records[hash(id) % self._shards], ((id, was, new),)
+        live, size = self._live + live, self._bytes + size
+        records[id], self._live, self._bytes, self._unsettled = new, live, size, steps
+        return self._settle()
+
+    def _settle(self) -> bool:
+        """Let the orders follow the records, as far as they have not; return True."""
+        anonymous, owned, buried, users = self._orders
+        for id, was, new in self._unsettled:
+            for change, packed in (Order.discard, was), (Order.add, new):
+                if packed is _ABSENT:
+                    continue
+                end, key, _, start = _head_of(packed)
+                if start == len(packed):
+                    change(buried, key := end, id)
+                elif start == _HEAD_SIZE:
+                    change(anonymous, key, id)
+                else:
+                    number = hash(packed[_HEAD_SIZE:start])
+                    change(users[number % len(users)], _user_key(number, key), id)
+                    change(owned, key, id)
+                if key < self._due:
+                    self._due = key
             if new is _ABSENT:
                 self._records[hash(id) % self._shards].pop(id, None)
-            else:
-                due = min(due, self._index(Order.add, id, new))
-                self._records[hash(id) % self._shards][id] = new
-        self._live, self._bytes, self._due, self._change = live, size, due, None
+        self._unsettled = ()
         return True
-
-    def _index(self, change: Callable[[Order, Key, str], None], id: str, packed: bytes) -> float:
-        """Change the orders that lead to a record; return when it ends, as they know it."""
-        end, key, _, start = _head_of(packed)
-        if start == len(packed):
-            change(self._buried, end, id)
-            return end
-        if start > _HEAD_SIZE:
-            # Among those of all users, a user's lie together.
-            change(self._users, struct.pack(">qd", hash(packed[_HEAD_SIZE:start]), key), id)
-        change(self._owned if start > _HEAD_SIZE else self._anonymous, key, id)
-        return key
 
 
 class _Probe(str):
@@ -322,13 +339,3 @@ class _Probe(str):
     def __eq__(self, other: Key) -> bool:
         self.met = other
         return str.__eq__(self, other)
-
-
-def _owner(name: str | None) -> bytes:
-    """Return what a record has of a user: never nothing, but for None."""
-    return b"" if name is None else b"@" + name.encode("utf-8", "surrogatepass")
-
-
-def _span(owner: bytes) -> tuple[bytes, bytes]:
-    """Return between which keys a user's lie."""
-    return struct.pack(">q", hash(owner)), struct.pack(">qq", hash(owner), -1)

@@ -7,6 +7,7 @@ str, and of float or bytes: CPython's garbage collector walks neither those nor 
 from __future__ import annotations
 
 from bisect import bisect_left
+from math import inf
 from typing import Any
 
 Key = Any  # of one type in an order
@@ -31,9 +32,9 @@ class Order:
 
     def add(self, key: Key, id: str) -> None:
         """Add an id."""
-        at = len(self.pieces) - 1
-        if at and (key, id) <= self.pieces[at]:
-            at = bisect_left(self.pieces, (key, id), 1, at) - 1
+        at, pair = len(self.pieces) - 1, (key, id)
+        if at and pair <= self.pieces[at]:
+            at = bisect_left(self.pieces, pair, 1, at) - 1
         start, first, piece = self.pieces[at]
         if piece is self._sorted and (id in piece or key <= next(reversed(piece.values()), key)):
             self._sorted = {}
@@ -55,18 +56,20 @@ class Order:
 
     def first(self) -> tuple[Key, str] | None:
         """Return the first key, and its id."""
-        start, first, piece = self.pieces[0]
+        piece = self.pieces[0][2]
         if piece is not self._sorted:
             self._sorted = piece = _piece(sorted(zip(piece.values(), piece, strict=True)))
-            self.pieces[0] = start, first, piece
+            self.pieces[0] = (*self.pieces[0][:2], piece)
         id = next(iter(piece), None)
         return None if id is None else (piece[id], id)
 
-    def after(self, key: Key, id: str = "") -> tuple[Key, str] | None:
+    def after(self, key: Key, id: str = "", most: Key = inf) -> tuple[Key, str] | None:
         """Return the first key after this one, or the same with a later id, and its id."""
         at = self._find(key, id)
-        for _, _, piece in self.pieces[at : at + 2]:
-            later = [(k, i) for i, k in piece.items() if k > key or (k == key and i > id)]
+        for start, _, piece in self.pieces[at : at + 2]:
+            if at and start > most:
+                break
+            later = [(k, i) for i, k in piece.items() if key <= k <= most and (k > key or i > id)]
             if later:
                 return min(later)
         return None
@@ -78,12 +81,12 @@ class Order:
 
     def count_between(self, low: Key, high: Key) -> int:
         """Return how many ids lie there, or 0 if one piece holds them all."""
-        after = bisect_left(self.pieces, (low, ""), 1)
-        if after == len(self.pieces) or self.pieces[after][0] > high:
+        at, end = self._find(low, ""), self._find(high, "")
+        if at == end:
             return 0
-        pieces = [piece for _, _, piece in self.pieces[after - 1 : self._find(high, "") + 1]]
-        ends = [*pieces[0].values(), *pieces[-1].values()]
-        return sum(map(len, pieces)) - len([key for key in ends if not low < key < high])
+        ends = [*self.pieces[at][2].values(), *self.pieces[end][2].values()]
+        total = sum(len(piece) for _, _, piece in self.pieces[at : end + 1])
+        return total - len([key for key in ends if not low < key < high])
 
     def _find(self, key: Key, id: str) -> int:
         """Return in which piece a key and an id belong; a pair sorts among triples."""

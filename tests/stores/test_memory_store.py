@@ -200,7 +200,7 @@ class TestExpiry:
 
     def test_what_is_not_yet_freed_is_absent_all_the_same(self, clock: Clock) -> None:
         """One call frees only some of those that expire in the same second."""
-        store = full(clock, *((f"{n}", "ann" if n % 40 == 0 else None) for n in range(2000)))
+        store = full(clock, *((f"{n}", "ann" if n % 40 == 0 else None) for n in range(3000)))
         clock.advance(HOUR)
         assert store.load("1999") is None
         assert not store.replace("1998", b"data", b"new", inf)
@@ -212,6 +212,21 @@ class TestExpiry:
         assert len(store) > 1000
         store.purge()
         assert (list(store.ids()), list(store.ids("ann")), len(store)) == (["1995"], [], 1)
+
+    def test_what_lives_stays_while_others_are_not_yet_freed(self, clock: Clock) -> None:
+        """Each of these calls comes upon it when more has expired than one call frees."""
+        store = full(clock, *((f"{n}", None) for n in range(3000)))
+        clock.advance(HOUR - 1)
+        for id in ("a", "b"):
+            store.create(id, b"data", inf)
+        clock.advance(1)
+        assert not store.create("a", b"new", inf)
+        assert store.heir("a") is None
+        assert store.touch("a", b"data", inf)
+        assert not store.rotate("a", b"data", "b", b"new", inf, inherits=True)
+        assert store.rotate("a", b"data", "c", b"new", inf, inherits=True)
+        assert len(store) > 2000
+        assert listed(store) == ["b", "c"]
 
     @row("T1")
     def test_a_clock_that_jumps_back_ends_no_session(self, store: MemoryStore, clock: Clock) -> None:
@@ -753,20 +768,33 @@ class TestCost:
     def test_a_write_that_moves_nothing_takes_few_steps(self, clock: Clock, user: str | None) -> None:
         """Where a session ends but a little later, nothing that leads to it is touched."""
         store = full(clock, *((f"{n}", user) for n in range(90)))
-        before = [dict(part) for order in (store._anonymous, store._owned, store._users) for *_, part in order.pieces]
+        anonymous, owned, _, users = store._orders
+        orders = (anonymous, owned, *users)
+        before = [dict(part) for order in orders for *_, part in order.pieces]
         assert steps(store, lambda: store.replace("7", b"data", b"more data", clock() + HOUR + 30, user)) < 30
         assert steps(store, lambda: store.touch("8", b"data", clock() + HOUR + 30, user)) < 30
         assert steps(store, lambda: store.load("8")) < 10
-        after = [part for order in (store._anonymous, store._owned, store._users) for *_, part in order.pieces]
-        assert before == after
+        assert before == [part for order in orders for *_, part in order.pieces]
         sound(store)
 
-    def test_no_signal_comes_between_a_record_and_the_count_of_its_bytes(self) -> None:
+    @pytest.mark.parametrize(
+        ("code", "records", "attributes"),
+        [
+            (MemoryStore.replace, 1, ["_bytes"]),
+            (MemoryStore.rotate, 2, ["_bytes", "_unsettled"]),
+            (MemoryStore._put, 1, ["_live", "_bytes", "_unsettled"]),
+        ],
+    )
+    def test_no_signal_comes_between_a_record_and_what_is_counted(
+        self, code: Callable[..., object], records: int, attributes: list[str]
+    ) -> None:
         """CPython looks for signals after calls and jumps; there is neither."""
-        code = [step for step in dis.get_instructions(MemoryStore.replace) if step.opname != "CACHE"]
-        at = next(n for n, step in enumerate(code) if step.opname == "STORE_SUBSCR")
-        assert [step.opname.startswith("LOAD_FAST") for step in code[at + 1 : at + 2]] == [True]
-        assert (code[at + 2].opname, code[at + 2].argval) == ("STORE_ATTR", "_bytes")
+        steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
+        subscripts = [n for n, step in enumerate(steps) if step.opname == "STORE_SUBSCR"]
+        assert len(subscripts) == records
+        steps = steps[subscripts[0] : subscripts[-1] + 1 + 2 * len(attributes)]
+        assert [step.argval for step in steps if step.opname == "STORE_ATTR"] == attributes
+        assert {step.opname[:9] for step in steps} == {"STORE_SUB", "STORE_ATT", "LOAD_FAST"}
 
     @pytest.mark.parametrize("verb", ["load", "create"])
     def test_a_call_frees_a_few_and_a_thousand_calls_free_a_hundred_thousand(self, clock: Clock, verb: str) -> None:
@@ -879,7 +907,8 @@ class TestCost:
 
     def test_clear_is_one_short_step_and_frees_the_memory_bit_by_bit_afterwards(self, clock: Clock) -> None:
         store = full(clock, *((f"{n}", (None, "ann")[n % 100 == 0]) for n in range(20_000)))
-        pieces = sum(map(len, store._parts))
+        *three, users = store._orders
+        pieces = sum(len(order.pieces) for order in (*three, *users))
         locked: list[bool] = []
         with watched(store, lambda: locked.append(store._lock.locked())):
             assert store.clear() == 20_000
@@ -991,13 +1020,13 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        memory.HALVES = (2, 2, 2, 2)
+        memory.HALF = memory.HALF_OF_USERS = 2
         self.clock = Clock()
         self.records: dict[str, Record] = {}
         self.another_size(3)
 
     def teardown(self) -> None:
-        memory.HALVES = HALVES
+        memory.HALF, memory.HALF_OF_USERS = HALVES
 
     @precondition(lambda self: not self.records)
     @rule(size=st.integers(3, 8))
@@ -1119,7 +1148,7 @@ class Model(RuleBasedStateMachine):
         assert len(self.sessions()) <= len(self.store) <= self.size
 
 
-HALVES = memory.HALVES
+HALVES = memory.HALF, memory.HALF_OF_USERS
 
 TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
@@ -1133,6 +1162,9 @@ class TestOrder:
         st.integers(1, 4),
     )
     @example([(True, 5.0, "b"), (True, 5.0, "a")], 1)
+    @example(
+        [(n > 0, abs(n), id) for n, id in [(5.0, "a"), (6.0, "b"), (7.0, "c"), (-5.0, "a"), (2.0, "d"), (-1.0, "e")]], 1
+    )
     def test_an_order_is_a_sorted_list(self, changes: list[tuple[bool, float, str]], half: int) -> None:
         order, pairs = memory_order.Order(half), list[tuple[float, str]]()
         for adds, key, id in changes:
@@ -1144,6 +1176,8 @@ class TestOrder:
                 pairs = [pair for pair in pairs if pair != (key, id)]
             assert order.first() == next(iter(pairs), None)
             assert order.after(key, id) == next((pair for pair in pairs if pair > (key, id)), None)
+            near = [pair for pair in pairs if (key, id) < pair and pair[0] <= key + 3]
+            assert order.after(key, id, key + 3) == next(iter(near), None)
             assert sorted(order.between(4.5, 9.5)) == sorted(id for key, id in pairs if 4.5 < key < 9.5)
             number = len([key for key, _ in pairs if 4.5 < key < 9.5])
             assert order.count_between(4.5, 9.5) == number or number <= 2 * half

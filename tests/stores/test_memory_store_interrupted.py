@@ -23,7 +23,8 @@ BYTES = 720
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a few sessions fill several pieces, and one call free only some of them."""
-    monkeypatch.setattr(memory, "HALVES", (2, 2, 2, 2))
+    monkeypatch.setattr(memory, "HALF", 2)
+    monkeypatch.setattr(memory, "HALF_OF_USERS", 2)
     monkeypatch.setattr(memory, "FREED_PER_CALL", 4)
 
 
@@ -202,3 +203,16 @@ def test_an_interrupted_rotation_leaves_one_session_or_the_other(state: Callable
             lives = (stored := store.load(old)) is not None and stored.data != TOMBSTONE
             assert lives != (store.load("new") is not None)
             assert store.heir(old) == (None if lives else "new")
+
+
+@row("T8")
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("load", "purge")])
+def test_whatever_the_next_call_is_it_completes_what_was_interrupted(verb: str) -> None:
+    """But for those that take no lock where nothing is due."""
+    ended, step = False, 0
+    while not ended:
+        store = full(clock := Clock())
+        ended = interrupt(store, lambda: VERBS["rotate and log in"](store, clock()), step)  # noqa: B023  # called at once
+        step += 1
+        VERBS[verb](store, clock())
+        sound(store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,18 +17,25 @@ MODULES = {memory.__file__, memory_order.__file__}
 
 def sound(store: MemoryStore) -> None:
     """Assert that records, orders and counts say the same, and that nothing else is kept."""
-    orders = (store._anonymous, store._owned, store._buried, store._users)
+    anonymous, owned, buried, users = store._orders
+    orders = (anonymous, owned, buried, *users)
     there = [[(id, key) for _, _, piece in order.pieces for id, key in piece.items()] for order in orders]
     expected: list[list[tuple[str, Any]]] = [[] for _ in orders]
 
     def expect(order: memory_order.Order, key: Any, id: str) -> None:
         expected[orders.index(order)].append((id, key))
 
+    assert not store._unsettled
     sizes = []
     for records in store._records:
         for id, packed in records.items():
-            sizes.append(len(packed) - memory._head_of(packed)[3])
-            store._index(expect, id, packed)
+            end, key, _, start = memory._head_of(packed)
+            owner, size = packed[memory._HEAD_SIZE : start], len(packed) - start
+            sizes.append(size)
+            expect(buried if not size else owned if owner else anonymous, key if size else end, id)
+            if size and owner:
+                order, low, _ = store._theirs(owner)
+                expect(order, low + struct.pack(">d", key), id)
     assert [sorted(places) for places in there] == [sorted(places) for places in expected]
     assert store._live == sum(size > 0 for size in sizes) <= store._max_sessions
     assert store._bytes == sum(sizes) <= store._max_bytes
