@@ -105,7 +105,7 @@ def _checked(argument: str, values: Iterable[str], pattern: str, rule: str) -> l
     texts = [*values] if isinstance(values, Iterable) and not isinstance(values, str) else [values]
     for text in texts:
         if text is values or not isinstance(text, str):
-            raise TypeError(f"{argument} must be a list of str, [...], and is or has {text!r}")
+            raise TypeError(f"{argument} must be a list of str, {argument}=[...], not {text!r}")
         if not re.fullmatch(pattern, text):
             raise ValueError(f"{argument} has {text!r}: write {rule}")
     return texts
