@@ -24,13 +24,18 @@ from ..errors import StoreUnavailable
 from .base import TOMBSTONE_LIFE, Stored
 from .memory_order import Key, Order
 
-FREED_PER_CALL = 128  # records that a call frees, or brings up to date; less than a millisecond
-SHARD_SIZE = 8192  # entries on average; a dict of that size grows in 0.3 ms
+# Records that a call frees, or brings up to date, which takes less than a millisecond.
+FREED_PER_CALL = 128
+
+# Entries on average; a dict of that size grows in 0.3 ms.
+SHARD_SIZE = 8192
 
 # Half of the largest piece of an order: what a dict of 128 slots holds, or of 64.  Larger ones are
 # less work for the garbage collector; of users, one holds less than what a user may have.
 HALF, HALF_OF_USERS = 85, 42
-USERS_SIZE = 512  # sessions on average in one of the orders by user, which are found the sooner
+
+# Sessions on average in one of the orders by user: in a small one, a place is found sooner.
+USERS_SIZE = 512
 
 # A record's key is when it ends, as its place in the order says.  It may lag behind by so much of
 # the time that is left, so that most writes need not move it.
@@ -129,10 +134,8 @@ class MemoryStore:
             fits = was[_HEAD_SIZE:start] == owner and self._bytes + more <= self._max_bytes
             if fits and 0 <= expires_at - key <= LAG * (expires_at - now):
                 new = _HEAD.pack(expires_at, key, born, start) + owner + data
-                records[id], self._bytes = (
-                    new,
-                    self._bytes + more,
-                )  # nothing that leads there changes
+                # Nothing that leads there changes.
+                records[id], self._bytes = new, self._bytes + more
                 return True
             self._make_room(id, was, len(data), owner, now)
             new = _HEAD.pack(expires_at, expires_at, born, _HEAD_SIZE + len(owner)) + owner + data
@@ -203,7 +206,8 @@ class MemoryStore:
         while self._due <= now:
             with self._lock:
                 freed += self._free(now)
-            time.sleep(0)  # so that others come in between
+            # So that others come in between.
+            time.sleep(0)
         return freed
 
     def clear(self) -> int:

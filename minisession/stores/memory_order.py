@@ -10,7 +10,8 @@ from bisect import bisect_left
 from math import inf
 from typing import Any
 
-Key = Any  # of one type in an order
+# Of one type in an order.
+Key = Any
 
 
 class Order:
@@ -28,7 +29,8 @@ class Order:
     def __init__(self, half: int) -> None:
         self._half = half
         self.pieces: list[tuple[Key, str, dict[str, Key]]] = [(None, "", {})]
-        self._sorted: dict[str, Key] = {}  # the first piece, if it is in order
+        # The first piece, if it is in order.
+        self._sorted: dict[str, Key] = {}
 
     def add(self, key: Key, id: str) -> None:
         """Add an id."""

@@ -90,12 +90,12 @@ REQUESTS: dict[str, Page | None] = {
 @pytest.mark.parametrize(
     ("request_", "calls", "steps"),
     [
-        ("untouched", 8, 206),
-        ("read", 30, 1105),
-        ("write", 52, 1911),
-        ("login", 73, 2674),
-        ("regenerate", 71, 2718),
-        ("logout", 47, 1623),
+        ("untouched", 6, 192),
+        ("read", 26, 1069),
+        ("write", 47, 1865),
+        ("login", 72, 2698),
+        ("regenerate", 61, 2646),
+        ("logout", 43, 1614),
     ],
 )
 def test_a_request_takes_few_steps(request_: str, calls: int, steps: int, count: Callable[[str], None]) -> None:
