@@ -32,10 +32,7 @@ SHARD_SIZE = 8192
 
 # Half of the largest piece of an order: what a dict of 128 slots holds, or of 64.  Larger ones are
 # less work for the garbage collector; of users, one holds less than what a user may have.
-HALF, HALF_OF_USERS = 85, 42
-
-# Sessions on average in one of the orders by user: in a small one, a place is found sooner.
-USERS_SIZE = 512
+HALVES = 85, 85, 85, 42
 
 # A record's key is when it ends, as its place in the order says.  It may lag behind by so much of
 # the time that is left, so that most writes need not move it.
@@ -78,7 +75,6 @@ class MemoryStore:
         checks.function("clock", clock)
         self._max_sessions, self._max_bytes, self._clock = max_sessions, max_bytes, clock
         self._max_of_user = max(100, max_sessions // 100)
-        self._crowd = min(self._max_of_user, max_sessions)
         self._shards, self._rotations = max_sessions // SHARD_SIZE + 1, 0
         # What the orders have yet to follow: ids, their records, and those in their place.
         self._unsettled: tuple[tuple[str, bytes, bytes], ...] = ()
@@ -86,11 +82,9 @@ class MemoryStore:
         # Nothing ends before `_due`.
         (self._records, self._orders), self._live, self._bytes, self._due = self._empty(), 0, 0, inf
 
-    def _empty(self) -> tuple[list[dict[str, bytes]], tuple[Order, Order, Order, list[Order]]]:
+    def _empty(self) -> tuple[list[dict[str, bytes]], list[Order]]:
         """Return no records, and their orders: without a user, with one, tombstones, by user."""
-        users = [Order(HALF_OF_USERS) for _ in range(self._max_sessions // USERS_SIZE + 1)]
-        orders = Order(HALF), Order(HALF), Order(HALF), users
-        return [{} for _ in range(self._shards)], orders
+        return [{} for _ in range(self._shards)], [Order(half) for half in HALVES]
 
     def __len__(self) -> int:
         """Return how many sessions are held; what has expired and is not yet freed counts."""
@@ -116,8 +110,7 @@ class MemoryStore:
             now, owner, was = self._begin(user, id)
             if was is not _ABSENT:
                 return False
-            if self._live >= self._crowd or self._bytes + len(data) > self._max_bytes:
-                self._make_room(id, was, len(data), owner, now)
+            self._make_room(id, was, len(data), owner, now)
             new = _HEAD.pack(expires_at, expires_at, 0, _HEAD_SIZE + len(owner)) + owner + data
             return self._put(id, was, new, 1, len(data))
 
@@ -159,8 +152,7 @@ class MemoryStore:
             if not seen or was[start:] != seen or new in news:
                 return False
             olds, more = self._records[hash(old) % self._shards], len(data) - len(seen)
-            if self._live >= self._crowd or self._bytes + more > self._max_bytes:
-                self._make_room(old, was, len(data), owner, now)
+            self._make_room(old, was, len(data), owner, now)
             self._rotations = turn = self._rotations + 1
             fresh = _HEAD.pack(expires_at, expires_at, turn, _HEAD_SIZE + len(owner)) + owner + data
             heir = new.encode("utf-8", "surrogatepass") if inherits else b""
@@ -193,8 +185,7 @@ class MemoryStore:
         """Yield the ids of sessions; of one that is rotated meanwhile, the old or the new."""
         with self._lock:
             (_, owner, _), rotations = self._begin(user, ""), self._rotations
-            users, *span = self._theirs(owner)
-            parts = [users.between(*span)] if owner else self._records
+            parts = [self._orders[3].between(*_span(owner))] if owner else self._records
         for part in parts:
             with self._lock:
                 ids = list(part)
@@ -215,11 +206,11 @@ class MemoryStore:
         empty = self._empty()
         with self._lock:
             self._settle()
-            ended, records, (*three, users) = self._live, self._records, self._orders
+            ended, records, orders = self._live, self._records, self._orders
             (self._records, self._orders), self._live, self._bytes, self._due = empty, 0, 0, inf
         # To free the memory takes longer than to forget: others come in between.  Of the list of
         # records a copy is taken apart, as `load` may be in the other.
-        parts: list[list[Key]] = [[*records], *(order.pieces for order in (*three, *users))]
+        parts: list[list[Key]] = [[*records], *(order.pieces for order in orders)]
         for part in parts:
             while part:
                 part.pop()
@@ -264,18 +255,16 @@ class MemoryStore:
         """Evict others until so many bytes of the owner's fit in the place of what was there."""
         if size > self._max_bytes:
             raise StoreUnavailable(f"{size} bytes are more than max_bytes={self._max_bytes}")
-        start = _head_of(was)[3]
+        start, (anonymous, owned, _, users) = _head_of(was)[3], self._orders
         if owner and self._live >= self._max_of_user and owner != was[_HEAD_SIZE:start]:
-            users, *span = self._theirs(owner)
-            while users.count_between(*span) >= self._max_of_user:
-                self._evict(id, users, *span)
+            while users.count_between(*_span(owner)) >= self._max_of_user:
+                self._evict(id, users, *_span(owner))
         sessions = self._max_sessions - (was is _ABSENT)
         room = self._max_bytes - size + len(was) - start
-        anonymous, owned, _, _ = self._orders
         while self._live > sessions or self._bytes > room:
             if self._due <= now and self._evict(id, owned, -inf, now):
                 continue
-            if not (self._evict(id, anonymous) or self._evict(id, *self._theirs(owner))):
+            if not (self._evict(id, anonymous) or self._evict(id, users, *_span(owner))):
                 self._evict(id, owned)
 
     def _evict(self, spared: str, order: Order, low: Key = -inf, high: Key = inf) -> bool:
@@ -299,11 +288,6 @@ class MemoryStore:
         self._put(id, was, new, -(size > 0), -size)
         return ends
 
-    def _theirs(self, owner: bytes) -> tuple[Order, bytes, bytes]:
-        """Return in which order a user's sessions are, and between which keys."""
-        users, low = self._orders[3], _user_key(hash(owner), 0.0)[:8]
-        return users[hash(owner) % len(users)], low, low + b"\xff" * 8
-
     def _put(self, id: str, was: bytes, new: bytes, live: int, size: int) -> bool:
         """Put a record in the place of another: so many more sessions and bytes; return True."""
         records, steps = self._records[hash(id) % self._shards], ((id, was, new),)
@@ -324,8 +308,7 @@ class MemoryStore:
                 elif start == _HEAD_SIZE:
                     change(anonymous, key, id)
                 else:
-                    number = hash(packed[_HEAD_SIZE:start])
-                    change(users[number % len(users)], _user_key(number, key), id)
+                    change(users, _user_key(hash(packed[_HEAD_SIZE:start]), key), id)
                     change(owned, key, id)
                 if key < self._due:
                     self._due = key
@@ -333,6 +316,12 @@ class MemoryStore:
                 self._records[hash(id) % self._shards].pop(id, None)
         self._unsettled = ()
         return True
+
+
+def _span(owner: bytes) -> tuple[bytes, bytes]:
+    """Return between which keys a user's sessions lie."""
+    low = _user_key(hash(owner), 0.0)[:8]
+    return low, low + b"\xff" * 8
 
 
 class _Probe(str):

@@ -93,8 +93,8 @@ REQUESTS: dict[str, Page | None] = {
         ("untouched", 6, 192),
         ("read", 26, 1069),
         ("write", 47, 1865),
-        ("login", 72, 2698),
-        ("regenerate", 61, 2646),
+        ("login", 73, 2747),
+        ("regenerate", 63, 2688),
         ("logout", 43, 1614),
     ],
 )

@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FILE, FUNCTION, COMPLEXITY, COLUMNS = 280, 30, 14, 100
 
 # What is reached, rounded up to the next ten.  It may only go down.
-CORE = 2280
+CORE = 2270
 NOT_CORE = ("testing.py", "cli.py", "console.py", "__main__.py", "stores/sqlite", "stores/redis")
 """What users of the library read only if they use it."""
 

@@ -769,13 +769,11 @@ class TestCost:
     def test_a_write_that_moves_nothing_takes_few_steps(self, clock: Clock, user: str | None) -> None:
         """Where a session ends but a little later, nothing that leads to it is touched."""
         store = full(clock, *((f"{n}", user) for n in range(90)))
-        anonymous, owned, _, users = store._orders
-        orders = (anonymous, owned, *users)
-        before = [dict(part) for order in orders for *_, part in order.pieces]
+        before = [dict(part) for order in store._orders for *_, part in order.pieces]
         assert steps(store, lambda: store.replace("7", b"data", b"more data", clock() + HOUR + 30, user)) < 30
         assert steps(store, lambda: store.touch("8", b"data", clock() + HOUR + 30, user)) < 30
         assert steps(store, lambda: store.load("8")) < 10
-        assert before == [part for order in orders for *_, part in order.pieces]
+        assert before == [part for order in store._orders for *_, part in order.pieces]
         sound(store)
 
     @pytest.mark.parametrize(
@@ -908,8 +906,7 @@ class TestCost:
 
     def test_clear_is_one_short_step_and_frees_the_memory_bit_by_bit_afterwards(self, clock: Clock) -> None:
         store = full(clock, *((f"{n}", (None, "ann")[n % 100 == 0]) for n in range(20_000)))
-        *three, users = store._orders
-        pieces = sum(len(order.pieces) for order in (*three, *users))
+        pieces = sum(len(order.pieces) for order in store._orders)
         locked: list[bool] = []
         with watched(store, lambda: locked.append(store._lock.locked())):
             assert store.clear() == 20_000
@@ -1021,13 +1018,13 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        memory.HALF = memory.HALF_OF_USERS = 2
+        memory.HALVES = (2, 2, 2, 2)
         self.clock = Clock()
         self.records: dict[str, Record] = {}
         self.another_size(3)
 
     def teardown(self) -> None:
-        memory.HALF, memory.HALF_OF_USERS = HALVES
+        memory.HALVES = HALVES
 
     @precondition(lambda self: not self.records)
     @rule(size=st.integers(3, 8))
@@ -1149,7 +1146,7 @@ class Model(RuleBasedStateMachine):
         assert len(self.sessions()) <= len(self.store) <= self.size
 
 
-HALVES = memory.HALF, memory.HALF_OF_USERS
+HALVES = memory.HALVES
 
 TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -23,8 +23,7 @@ BYTES = 720
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a few sessions fill several pieces, and one call free only some of them."""
-    monkeypatch.setattr(memory, "HALF", 2)
-    monkeypatch.setattr(memory, "HALF_OF_USERS", 2)
+    monkeypatch.setattr(memory, "HALVES", (2, 2, 2, 2))
     monkeypatch.setattr(memory, "FREED_PER_CALL", 4)
 
 

@@ -18,7 +18,7 @@ MODULES = {memory.__file__, memory_order.__file__}
 def sound(store: MemoryStore) -> None:
     """Assert that records, orders and counts say the same, and that nothing else is kept."""
     anonymous, owned, buried, users = store._orders
-    orders = (anonymous, owned, buried, *users)
+    orders = store._orders
     there = [[(id, key) for _, _, piece in order.pieces for id, key in piece.items()] for order in orders]
     expected: list[list[tuple[str, Any]]] = [[] for _ in orders]
 
@@ -34,8 +34,7 @@ def sound(store: MemoryStore) -> None:
             sizes.append(size)
             expect(buried if not size else owned if owner else anonymous, key if size else end, id)
             if size and owner:
-                order, low, _ = store._theirs(owner)
-                expect(order, low + struct.pack(">d", key), id)
+                expect(users, struct.pack(">qd", hash(owner), key), id)
     assert [sorted(places) for places in there] == [sorted(places) for places in expected]
     assert store._live == sum(size > 0 for size in sizes) <= store._max_sessions
     assert store._bytes == sum(sizes) <= store._max_bytes
