@@ -118,6 +118,8 @@ class Lifecycle:
             visit.old = visit.old._replace(keep=visit.old.keep and keep, user=last)
         # A session that has ended has nothing to keep.
         keep = keep and visit.standing in (LIVE, NEW)
+        # First: what interrupts the rest must not leave the old id with another user, or no data.
+        visit.begin()
         if not keep:
             visit.empty()
             visit.max_age, visit.max_age_set = visit.frame.max_age, False
@@ -127,7 +129,6 @@ class Lifecycle:
             visit.user = user
         elif not keep:
             visit.user = None
-        visit.begin()
 
     def destroy(self, visit: Visit) -> None:
         """End the session, and what has replaced it, in the store, now."""

@@ -644,10 +644,8 @@ class TimeIsUp(BaseException):
     pass
 
 
-def interrupted(verb: Page, line: int) -> tuple[bool, dict[str, Any]]:
-    """Interrupt a verb at its n-th line; return whether it had that many, and what is stored in the end."""
-    browser = logged_in(Site(), n=0, cart={"items": []})
-    other = browser.twin()
+def interrupt(verb: Callable[[], object], line: int) -> bool:
+    """Interrupt a verb at its n-th line; return whether it had that many."""
     rooms = {"minisession.visit", "minisession.shelf", "minisession.lifecycle", "minisession.merge"}
     lines = 0
 
@@ -660,26 +658,35 @@ def interrupted(verb: Page, line: int) -> tuple[bool, dict[str, Any]]:
             raise TimeIsUp
         return trace
 
+    tracing = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        verb()
+    except TimeIsUp:
+        pass
+    finally:
+        sys.settrace(tracing)
+    return lines >= line
+
+
+def interrupted(verb: Page, line: int) -> tuple[bool, dict[str, Any]]:
+    """Interrupt a verb at its n-th line; return whether it had that many, and what is stored in the end."""
+    browser = logged_in(Site(), n=0, cart={"items": []})
+    other = browser.twin()
+
     def theirs(session: Session) -> None:
         session["theirs"] = 1
         session["cart"]["items"].append("theirs")
 
-    def page(session: Session) -> None:
+    def page(session: Session) -> bool:
         items = session["cart"]["items"]
         session["mine"] = 1
         other.visit(theirs)
-        tracing = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            verb(session)
-        except TimeIsUp:
-            pass
-        finally:
-            sys.settrace(tracing)
+        more = interrupt(lambda: verb(session), line)
         session["later"] = items is session["cart"]["items"]
+        return more
 
-    browser.visit(page)
-    return lines >= line, browser.visit(data)
+    return browser.visit(page), browser.visit(data)
 
 
 @pytest.mark.parametrize(
@@ -697,6 +704,27 @@ def test_an_exception_at_any_line_of_a_verb_loses_nothing(verb: Page) -> None:
         assert kept["n"] in (0, 1)
         assert kept.get("mine", 1) == 1
     assert line > 100
+
+
+@pytest.mark.parametrize("how", [{}, {"user": "ada"}, {"keep": True, "user": "ada"}])
+def test_an_exception_at_any_line_of_regenerate_changes_nothing_under_the_old_id(how: dict[str, Any]) -> None:
+    """The app goes on; an id that was planted must not share the login, and no data may be lost."""
+    line, more = 0, True
+    while more:
+        line += 1
+        browser = logged_in(Site())
+        other = browser.twin()
+
+        def page(session: Session, line: int = line) -> bool:
+            dict(session)
+            more = interrupt(lambda: session.regenerate(**how), line)
+            session["later"] = 1
+            return more
+
+        more = browser.visit(page)
+        assert other.visit(lambda session: session.user) is None, line
+        assert other.visit(data) in ({"k": 1, "later": 1}, {}), line
+    assert line > 10
 
 
 # Threads
