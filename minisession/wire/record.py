@@ -195,7 +195,7 @@ def _frame(cookie: dict[str, Any], *rest: Any) -> Frame:
     known = {name: value for name, value in cookie.items() if value is not None or name in _TIMES}
     text = f'{{"cookie":{values.encode(known)},"minisession":{{'
     # The first two nulls: before them is nothing that could hold the word.
-    return Frame(text.split("null", 2), text.encode(), *rest)
+    return Frame(text.split("null", 2), text.encode(errors="backslashreplace"), *rest)
 
 
 def _finite(text: str) -> float:

@@ -246,6 +246,20 @@ def test_the_records_attributes_stay_and_a_callable_cookie_is_not_called() -> No
     assert list(after) == list(before)
 
 
+def test_attributes_that_are_no_utf_8_stay_too() -> None:
+    """Express keeps half a surrogate pair in a path."""
+    site = Site()
+    browser = logged_in(site)
+    before = site.store.store.load(browser.id)
+    express = before.data.replace(b'"path":"/"', b'"path":"/\\ud800"')
+    site.store.store.replace(browser.id, before.data, express, before.expires_at)
+
+    with site.app.session_from(header(browser)) as session:
+        session["k"] = 2
+
+    assert site.store.store.load(browser.id).data == express.replace(b'"k":1', b'"k":2')
+
+
 def test_a_change_to_what_was_saved_and_has_ended_is_not_lost_without_a_word() -> None:
     """Though the block went on after it had been told so."""
     site = Site()
