@@ -272,4 +272,5 @@ class Session(MutableMapping[str, JSON]):
 def ids_of(session: Session) -> set[str]:
     """Return the ids that stand for a session: its own, and that of one which it replaces."""
     visit = session._exchange.look()
-    return {visit.id} if visit.old is None else {visit.id, visit.old.id}
+    # One that is new may have none yet.
+    return {visit.id, visit.old.id if visit.old else ""} - {""}

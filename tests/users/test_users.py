@@ -22,7 +22,7 @@ from minisession import (
 )
 from minisession.users import MAX_SWEEPS
 
-from ..support.browser import Clock
+from ..support.browser import Clock, SpyStore
 from ..support.rows import row
 from ..support.site import Site, Visitor, data, put
 
@@ -215,6 +215,20 @@ class TestEnding:
             assert (other.visit(user), mine.visit(user), mine.visit(data)) == (None, "ann", {"cart": [1]})
             assert len(list(sessions_of(site.store, "ann"))) == 1
             destroy_sessions_of(site.store, "ann")
+
+    @pytest.mark.parametrize("keep", [True, False])
+    def test_one_that_has_no_id_yet_is_not_looked_for(self, site: Site, keep: bool) -> None:
+        """No store has to know what to do with an empty id."""
+        mine, spy = login(site), SpyStore(site.store)
+
+        def page(session: Session) -> None:
+            session.regenerate(keep=keep)
+            destroy_sessions_of(spy, "ann", keep=session)
+
+        mine.visit(page)
+        site.browser().visit(lambda session: destroy_sessions_of(spy, "ann", keep=session))
+
+        assert "" not in [id for _, id in spy.calls]
 
     def test_an_anonymous_one_that_asks_is_nobodys_to_end(self, site: Site) -> None:
         """An administrator's request that never was the user's."""
