@@ -180,14 +180,16 @@ def test_what_needs_a_cookie_is_an_error_that_says_where_to_do_it(verb: Callable
     assert browser.visit(data) == {"k": 1}
 
 
-def test_a_logout_works() -> None:
-    site = Site()
+@pytest.mark.parametrize("options", [{}, {"resave": True}, {"rolling": True}])
+def test_a_logout_works(options: dict[str, Any]) -> None:
+    site = Site(**options)
     browser = logged_in(site)
+    assert site.store.verbs
     with site.app.session_from(header(browser)) as session:
         session.destroy()
         with pytest.raises(SessionError, match="destroyed"):
             session["k"] = 2
-    assert len(site.store.store) == 0
+    assert (len(site.store.store), site.store.verbs) == (0, ["load", "delete"])
 
 
 def test_save_and_transact_work() -> None:

@@ -567,6 +567,22 @@ def test_what_an_app_keeps_of_a_response_says_that_it_is_complete() -> None:
             late(*arguments)
 
 
+def test_nor_does_it_store_anything() -> None:
+    """Where the server closed a response whose headers had not left, the session is not stored by a late write."""
+    store, kept = SpyStore(), list[Any]()
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        get_session(environ)["n"] = 1
+        kept.append(start_response("200 OK", list(PLAIN)))
+        return Body([b"hello"])
+
+    Exchange(bare(app, store=store)).run(0)
+    with pytest.raises(AssertionError, match="response is complete"):
+        kept[0](b"more")
+
+    assert store.verbs == []
+
+
 @row("W8", "P22")
 @pytest.mark.parametrize(
     ("take", "broken", "kept"),
@@ -631,6 +647,40 @@ def test_a_second_close_does_nothing() -> None:
     assert store.verbs == ["create"]
     response.close()
     assert (body.closed, store.verbs) == (1, [])
+
+
+def test_what_is_changed_after_the_first_close_is_not_stored_by_a_second() -> None:
+    store = MemoryStore()
+    cookie, held = visitor(store, items=[]), list[Any]()
+    app = bare(returning(Body([b"x"]), lambda session: held.append(session["items"])), store=store)
+    response: Any = Exchange(app, cookie).call().body
+    list(response)
+    response.close()
+    held[0].append("late")
+    response.close()
+    assert stored(store, cookie) == {"items": []}
+
+
+@pytest.mark.parametrize(("fails", "kept"), [(None, {"n": 0, "late": 1}), (ZeroDivisionError(), {"n": 0})])
+def test_what_changed_before_a_close_that_fails_is_not_stored(fails: Exception | None, kept: dict[str, int]) -> None:
+    """As after any exception of the app; what was stored as the headers left is."""
+    store = MemoryStore()
+    cookie = visitor(store, n=0)
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        session = get_session(environ)
+        start_response("200 OK", list(PLAIN))
+
+        def blocks() -> Iterator[bytes]:
+            yield b"1"
+            session["late"] = 1
+            yield b"2"
+
+        return Body(blocks(), fails)
+
+    with suppress(ZeroDivisionError):
+        Exchange(bare(app, store=store), cookie).run(2)
+    assert stored(store, cookie) == kept
 
 
 @row("W8")
