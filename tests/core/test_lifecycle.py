@@ -1225,14 +1225,17 @@ def test_a_session_of_express_gets_a_start_at_the_first_look(page: Page) -> None
     assert browser.set_cookie is None
 
 
-def test_a_session_of_express_that_is_too_large_for_a_start_can_be_read(caplog: pytest.LogCaptureFixture) -> None:
-    """The page that reads it has changed nothing, and is not failed."""
-    site = Site(absolute_timeout=1000, max_bytes=180)
+@pytest.mark.parametrize("left", [5, 70])
+def test_a_session_of_express_that_is_too_large_for_a_start_can_be_read(
+    left: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The page that reads it has changed nothing, and is not failed; the session lives on, touched early or late."""
+    site = Site(absolute_timeout=1000, idle_timeout=100, max_bytes=180)
     browser = site.browser()
     browser.visit(put("k", 1))
     record = b'{"cookie":{"originalMaxAge":null},"k":"%s"}' % (b"x" * 100)
     site.store.store.delete(browser.id)
-    site.store.store.create(browser.id, record, site.clock.now + 5)
+    site.store.store.create(browser.id, record, site.clock.now + left)
     site.store.calls.clear()
 
     assert browser.visit(lambda session: session["k"]) == "x" * 100
@@ -1401,6 +1404,19 @@ def test_a_touch_that_fails_is_a_warning(caplog: pytest.LogCaptureFixture) -> No
 
     assert browser.set_cookie is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_so_is_one_that_is_lost_to_others_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
+    """A rolling session is touched until it is done; a page that changed nothing is no conflict."""
+    site = Site(rolling=True)
+    browser = logged_in(site)
+    site.app._lifecycle._sleep = lambda seconds: None
+    site.store.touch = lambda *arguments: False
+
+    assert browser.visit(data) == {"k": 1}
+
+    assert browser.set_cookie is None
+    assert ["32 times in a row" in line for line in caplog.messages] == [True]
 
 
 # Sizes, warnings, decisions

@@ -147,6 +147,16 @@ def test_a_store_that_fails_then_is_none(caplog: pytest.LogCaptureFixture) -> No
     assert ["not touched" in line for line in caplog.messages] == [True]
 
 
+def test_nor_is_a_beginning_that_is_lost_to_others_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
+    site, _, browser = site_with(absolute_timeout=100)
+    from_express(site, browser)
+    site.app._lifecycle._sleep = lambda seconds: None
+    site.store.replace = lambda *arguments: False
+    with site.app.session_from(header(browser)) as session:
+        assert session["k"] == 1
+    assert ["32 times in a row" in line for line in caplog.messages] == [True]
+
+
 def test_a_store_that_fails_is_an_error() -> None:
     site, down, browser = site_with("replace")
     with pytest.raises(StoreUnavailable), site.app.session_from(header(browser)) as session:
