@@ -368,6 +368,8 @@ def test_a_trusted_origin_that_would_never_match_is_refused(origin: str) -> None
         ("https://e.com:443", "https://e.com"),
         ("http://e.com:80", "http://e.com"),
         ("https://e.com:80", "https://e.com:80"),
+        ("http://e.com:8080", "http://e.com:8080"),
+        ("https://e.com:4433", "https://e.com:4433"),
         ("http://[::1]:80", "http://[::1]"),
         ("http://my_host", "http://my_host"),
         ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),

@@ -1038,6 +1038,18 @@ def test_the_body_is_closed_when_the_store_is_interrupted(error: Any) -> None:
     assert body.closed == 1
 
 
+def test_what_ends_the_process_as_the_body_of_a_failed_response_is_closed_is_not_swallowed() -> None:
+    store = Failing()
+    store.down = ALL
+
+    class Files(Body, list[bytes]):
+        def close(self) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Exchange(bare(returning(Files([b"x"]), put(n=1)), store=store)).run()
+
+
 @row("W22", "P17")
 @every_shape
 def test_a_page_that_ignores_its_session_costs_nothing(shape: Callable[[Work], WSGIApplication]) -> None:
