@@ -180,7 +180,8 @@ class SessionMiddleware:
             yield Session(exchange)
             self._lifecycle.close_outside(visit)
         finally:
-            exchange.phase = "closed"
+            # The header is as good as a password.
+            exchange.phase, visit.environ = "closed", {}
 
 
 def _watched(environ: dict[str, Any], wrapper: Callable[..., Any]) -> list[object]:

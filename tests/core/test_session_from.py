@@ -57,6 +57,18 @@ def test_a_block_that_raises_stores_nothing() -> None:
     assert browser.visit(data) == {"k": 1}
 
 
+def test_a_session_that_is_kept_after_its_block_does_not_keep_the_header() -> None:
+    """It is as good as a password."""
+    site = Site()
+    browser = logged_in(site)
+
+    with site.app.session_from(header(browser)) as kept:
+        pass
+
+    assert kept._exchange.look().environ == {}
+    assert dict(kept) == {"k": 1}
+
+
 @pytest.mark.parametrize("cookies", ["", "theme=dark", "connect.sid=s%3Aforged.x", "connect.sid=junk", ";;;"])
 def test_without_a_live_session_there_is_nothing_to_enter(cookies: str) -> None:
     with pytest.raises(SessionGone, match="no live session"), Site().app.session_from(cookies):
