@@ -136,8 +136,10 @@ def test_what_the_page_on_performance_says_in_words_was_measured() -> None:
     assert ours == pytest.approx(16, abs=1)
     assert "seven tenths of Django's" in page
     assert ours / django == pytest.approx(0.7, abs=0.05)
-    assert "a third of Django's, and half as much again\nas express-session's" in page
-    assert (share("login", "django"), share("login", "express-session")) == pytest.approx((1 / 3, 1.5), abs=0.05)
+    assert "a third of Django's, and about half as much\nagain as express-session's" in page
+    assert share("login", "django") == pytest.approx(1 / 3, abs=0.05)
+    # Its own figure varies by a tenth from run to run, with V8's collector.
+    assert share("login", "express-session") == pytest.approx(1.5, abs=0.15)
 
 
 def test_it_is_short() -> None:
