@@ -156,7 +156,7 @@ def encode(record: Record, frame: Frame, expires_at: float) -> bytes:
         if milliseconds / 1000 > created:
             milliseconds -= 1
         # 13 digits are milliseconds, until the year 2286.
-        ours = f'"created":{(milliseconds or 1) / 1000:.13g}'
+        ours = f'"created":{max(1, milliseconds) / 1000:.13g}'
     if user is not None:
         ours += f'{"," if ours else ""}"user":{values.encode(user)}'
     rest = "," + values.encode(data)[1:] if data else "}"

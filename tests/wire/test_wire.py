@@ -156,6 +156,7 @@ WHOLE = 1_795_000_000.25
         (1.001, "1.001"),
         (0.0, "0.001"),
         (0.0009, "0.001"),
+        (-1.5, "0.001"),
     ],
 )
 def test_a_start_is_written_to_the_millisecond_that_had_passed(created: float, written: str) -> None:
