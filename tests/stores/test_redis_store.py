@@ -256,7 +256,8 @@ class TestConnectRedisLayout:
                     pass  # ours
                 case ["SET" | "EXPIRE" | "PEXPIREAT" | "PERSIST", *_]:
                     pytest.fail(f"sent {words}")
-        assert len(ttls) > 30
+        # Of each three writes of four long lives; and at least the first of three that end after a millisecond.
+        assert len(ttls) >= 2 * (4 * 3 + 3)
         assert (min(ttls), max(ttls)) == (1, TEN_YEARS * 1000)
         assert 60500 in ttls
 
