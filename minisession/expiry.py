@@ -1,4 +1,4 @@
-"""What is to be known of times: how exact they are, and how they are shown."""
+"""Times: which differences matter, and how they are shown."""
 
 from __future__ import annotations
 

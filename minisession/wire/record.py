@@ -75,7 +75,7 @@ class Frame(NamedTuple):
         exposed: a ``Secure`` cookie goes out over plain http.
     """
 
-    parts: list[str]
+    parts: tuple[str, ...]
     usual: bytes
     attributes: str = ""
     max_age: float | None = None
@@ -195,7 +195,7 @@ def _frame(cookie: dict[str, Any], *rest: Any) -> Frame:
     known = {name: value for name, value in cookie.items() if value is not None or name in _TIMES}
     text = f'{{"cookie":{values.encode(known)},"minisession":{{'
     # The first two nulls: before them is nothing that could hold the word.
-    return Frame(text.split("null", 2), text.encode(errors="backslashreplace"), *rest)
+    return Frame(tuple(text.split("null", 2)), text.encode(errors="backslashreplace"), *rest)
 
 
 def _finite(text: str) -> float:

@@ -17,8 +17,7 @@ MODULES = {memory.__file__, memory_order.__file__}
 
 def sound(store: MemoryStore) -> None:
     """Assert that records, orders and counts say the same, and that nothing else is kept."""
-    anonymous, owned, buried, users = store._orders
-    orders = store._orders
+    anonymous, owned, buried, users = orders = store._orders
     there = [[(id, key) for _, _, piece in order.pieces for id, key in piece.items()] for order in orders]
     expected: list[list[tuple[str, Any]]] = [[] for _ in orders]
 
