@@ -44,16 +44,14 @@ const verbs = {
 };
 
 // Makes a page of every path, on an app whose sessions are configured; starts, and prints its port.
-function serve(app, client) {
+function serve(app) {
   app.use(express.json({ limit: "1mb" }));
   app.use(async (req, res) => {
     const results = [];
     for (const [verb, ...rest] of req.body) results.push((await verbs[verb](req, ...rest)) ?? null);
     res.json(results);
   });
-  client.connect().then(() => {
-    const server = app.listen(0, "127.0.0.1", () => console.log(server.address().port));
-  });
+  const server = app.listen(0, "127.0.0.1", () => console.log(server.address().port));
   process.stdin.resume().on("end", () => process.exit()); // when the tests end, however they do
 }
 
@@ -75,7 +73,7 @@ function configurable(client) {
 
 if (require.main === module) {
   const client = createClient({ url: process.env.REDIS_URL });
-  serve(configurable(client), client);
+  client.connect().then(() => serve(configurable(client)));
 }
 
 module.exports = { serve };

@@ -44,7 +44,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     imports, rest = config.split("\n\n", 1)
     rest = rest.replace("new RedisStore", f"new {request.param}")
     script = tmp_path_factory.mktemp("site") / "app.js"
-    script.write_text(f'{imports}\n{final}\n{rest}\nrequire("{sides.EXPRESS}/server.js").serve(app, client);')
+    script.write_text(f'{imports}\n{final}\n{rest}\nrequire("{sides.EXPRESS}/server.js").serve(app);')
     with redis_server() as redis, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SESSION_SECRET", SECRET)
         patch.setenv("REDIS_URL", redis.url)
