@@ -72,7 +72,7 @@ class CrossOriginProtection:
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         if is_safe or path in self._exempt or _field(environ, "HTTP_ORIGIN") in self._trusted:
             return self.app(environ, start_response)
-        self._journal.info(
+        self._journal.warning(
             "403 for a cross-origin request: Sec-Fetch-Site %.80a, Origin %.80a, Host %.80a",
             *map(environ.get, ("HTTP_SEC_FETCH_SITE", "HTTP_ORIGIN", "HTTP_HOST")),
         )
