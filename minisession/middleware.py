@@ -46,12 +46,17 @@ def get_session(environ: dict[str, Any]) -> Session:
 
     Raises:
         LookupError: no `SessionMiddleware` is around this app.
+        TypeError: ``environ`` is not a dict, but perhaps a framework's request.
     """
+    if not isinstance(environ, dict):
+        kind = type(environ).__name__
+        raise TypeError(f"environ must be the WSGI environ, such as request.environ, not {kind}")
     session = environ.get(KEY)
     if not isinstance(session, Session):
         raise LookupError(
             "this request has no session: wrap the app, as in"
-            " app = SessionMiddleware(app, secret=...), and serve what that returns"
+            " app = SessionMiddleware(app, secret=...), and serve what that returns; in Flask,"
+            " app.wsgi_app = SessionMiddleware(app.wsgi_app, secret=...)"
         )
     return session
 
@@ -166,7 +171,7 @@ class SessionMiddleware:
             cookie_header: the header's value, as in ``environ["HTTP_COOKIE"]``.
 
         Raises:
-            SessionGone: no live session stands behind the header; or, as the block ends, it has
+            SessionGone: the header names no live session; or, as the block ends, it has
                 ended meanwhile and changes could not be stored.
             SessionConflict, SessionTooLarge, StoreUnavailable: nothing more was stored.
         """
@@ -212,6 +217,8 @@ def _checked(store: Store) -> Store:
     missing = ", ".join(verb for verb in VERBS if not hasattr(store, verb))
     if missing:
         # It is not shown: a URL, or settings, may hold a password.
-        kind, fix = type(store).__name__, ": use open_store(url)" if isinstance(store, str) else ""
-        raise TypeError(f"store must keep the Store protocol: {kind} has no {missing}{fix}")
+        raise TypeError(
+            f"store must keep the Store protocol: {type(store).__name__} has no {missing}; use"
+            " open_store(url), RedisStore(client) or a store of your own, or leave it out"
+        )
     return store

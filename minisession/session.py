@@ -16,6 +16,7 @@ from .exchange import Exchange
 from .expiry import moment
 from .journal import handle_of
 from .visit import JSON, LIVE, NEW
+from .wire.attributes import LONGEST_KEPT
 from .wire.record import RESERVED
 from .wire.values import check, fit, fit_names
 
@@ -59,6 +60,10 @@ class SessionCookie:
     def max_age(self, seconds: float | None) -> None:
         if seconds is not None:
             checks.seconds("session.cookie.max_age", seconds)
+            if seconds > LONGEST_KEPT:
+                self._exchange.lifecycle.journal.once(
+                    "session.cookie.max_age is over 400 days: give seconds, not milliseconds"
+                )
         visit = self._exchange.writable()
         self._exchange.before_headers("session.cookie.max_age changes the cookie")
         visit.max_age = seconds
@@ -271,6 +276,8 @@ class Session(MutableMapping[str, JSON]):
 
 def ids_of(session: Session) -> set[str]:
     """Return the ids that stand for a session: its own, and that of one which it replaces."""
+    if not hasattr(session, "_exchange"):
+        raise TypeError(f"keep must be a Session, not {type(session).__name__}")
     visit = session._exchange.look()
     # One that is new may have none yet.
     return {visit.id, visit.old.id if visit.old else ""} - {""}

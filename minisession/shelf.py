@@ -175,7 +175,8 @@ class Shelf:
         visit.settle(data, ends)
         for key in record.EXPRESS_DROPS.intersection(visit.data):
             self._journal.once(
-                f"session[{key!r}] is stored, but express-session deletes that key as it loads"
+                f"session[{key!r}] is stored, but express-session deletes that key as it loads:"
+                " use another one if Express shares the sessions"
             )
         if not is_new:
             self._journal.full("session %s stored", id=id)
@@ -205,7 +206,7 @@ class Shelf:
         return end
 
     def gone(self, visit: Visit, id: str) -> NoReturn:
-        """Raise SessionGone: another request has ended the session, or its time has come."""
+        """Raise SessionGone: another request has ended the session, or it has expired."""
         visit.end(GONE, id)
         raise SessionGone(f"session {handle_of(id)} ended while this request held it")
 

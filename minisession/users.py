@@ -152,7 +152,8 @@ def _are_listed(store: ListingStore, user: str, ids: set[str]) -> bool:
 
 def _check(store: ListingStore, user: str) -> None:
     if not hasattr(store, "ids"):
-        raise TypeError(f"{type(store).__name__} does not list sessions: it is no ListingStore")
+        kind = type(store).__name__
+        raise TypeError(f"{kind} does not list sessions: pass the store, a ListingStore")
     if not isinstance(user, str):
         raise TypeError(f"user must be str, not {type(user).__name__}: use str(user.id)")
     if not user:

@@ -86,8 +86,7 @@ def target(url: str, limits: Limits) -> Target:
     connection_class, kwargs = model.connection_class, model.connection_kwargs
     must_not_decode(kwargs)
     must_have_files(kwargs)
-    # An option that redis-py does not know is a TypeError here, and not at the first request.
-    connection_class(**kwargs)
+    must_be_known(connection_class, kwargs)
     waits = kwargs["socket_connect_timeout"], kwargs["socket_timeout"], model.timeout
 
     def pool(**address: Any) -> ConnectionPool:
@@ -118,6 +117,14 @@ def _with_one_host(url: str, *, clustered: bool) -> tuple[str, list[Address]]:
     seeds = [(part.hostname or "localhost", part.port or 6379) for part in parts]
     first = f"{login}{at}{hosts.split(',', maxsplit=1)[0]}"
     return urlunsplit(parsed._replace(netloc=first)), seeds
+
+
+def must_be_known(connection_class: Callable[..., object], options: dict[str, Any]) -> None:
+    """Raise a TypeError where redis-py does not know an option: now, not at the first request."""
+    try:
+        connection_class(**options)
+    except TypeError as error:
+        raise TypeError(f"a Redis URL has an option that redis-py does not know: {error}") from None
 
 
 def must_not_decode(options: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ LONGEST_KEPT = 400 * 86400
 _RULES = {
     # Without the "$" of old headers' attributes at the start.
     "name": (MAX_PAIR - 100, r"(?!\$)[\w!#$%&'*+.^`|~-]+", "letters, digits, '-', '_', '.'"),
-    "path": (1024, r"/[ -:<-~]*", "'/' and printable ASCII but ';' (percent-encode the rest)"),
+    "path": (1024, r"/[ -:<-~]*", "'/', then printable ASCII but ';' (percent-encode the rest)"),
     "domain": (1024, r"\.?[\w-]+(\.[\w-]+)*", "a host name, such as 'example.com'"),
 }
 

@@ -121,7 +121,7 @@ def _explain(value: Any, path: tuple[str | int, ...]) -> None:
     """Raise what is wrong with ``value``, if anything but half a surrogate pair is."""
     if value is not None and not issubclass(type(value), tuple(_BASES)):
         name = type(value).__name__
-        a = "an" if name[0] in "aeiouAEIOU" else "a"
+        a = "an" if name[0] in "aeioAEIO" else "a"
         raise _unfit(path, f"{a} {name}", _FIXES.get(name, _ANY_FIX))
     match value:
         case str() if PAIR.search(value):

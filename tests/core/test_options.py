@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -381,6 +382,22 @@ def test_a_sessions_own_max_age_is_checked_the_same(got: Any, error: type[Except
         Browser(middleware(remember)).get()
 
 
+def test_a_sessions_own_max_age_in_milliseconds_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    """As in express-session; browsers would shorten it, and the store would keep it for a lifetime."""
+    lifetimes = iter([400 * 86400, 86400_000, 86400_001])
+
+    def remember(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        get_session(environ).cookie.max_age = next(lifetimes)
+        return app(environ, start_response)
+
+    wrapped = middleware(remember)
+    Browser(wrapped).get()
+    assert not caplog.messages
+    for _ in range(2):
+        Browser(wrapped).get()
+    assert [message.partition(":")[2] for message in caplog.messages] == [" give seconds, not milliseconds"]
+
+
 @row("O18")
 def test_no_idle_timeout_is_not_an_option() -> None:
     """Sessions that never end are asked for with a number, not by an unset setting."""
@@ -512,7 +529,7 @@ class HalfStore:
         (MemoryStore, ("must be an instance", "store=MemoryStore(...)")),
         (HalfStore, ("must be an instance", "store=HalfStore(...)")),
         (HalfStore(), ("has no replace, touch, rotate, heir, delete, close",)),
-        (None, ("NoneType has no load",)),
+        (None, ("NoneType has no load", "leave it out")),
         ("redis://localhost", ("has no load", "open_store")),
         ({}, ("has no load",)),
     ],
@@ -639,3 +656,13 @@ def test_the_repr_of_a_middleware_shows_no_secret() -> None:
     shown = make()
     texts = [repr(shown), str(vars(shown)), str(vars(shown._lifecycle)), repr(Signer(SECRET)), repr(record)]
     assert not [text for text in texts if SECRET in text]
+
+
+def test_a_request_without_a_session_says_what_to_wrap() -> None:
+    with pytest.raises(LookupError, match=r"wrap the app.* in Flask, app\.wsgi_app ="):
+        get_session({})
+
+
+def test_a_frameworks_request_is_no_environ() -> None:
+    with pytest.raises(TypeError, match=r"such as request\.environ, not SimpleNamespace"):
+        get_session(SimpleNamespace(environ={}))  # type: ignore[arg-type]  # the mistake

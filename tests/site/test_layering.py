@@ -68,7 +68,9 @@ MAY_IMPORT = {
         *("stores.base", "wire", "wire.attributes", "wire.record", "wire.signing"),
     },
     "exchange": {"errors", "lifecycle", "visit"},
-    "session": {"checks", "exchange", "expiry", "journal", "visit", "wire.record", "wire.values"},
+    "session": {
+        *("checks", "exchange", "expiry", "journal", "visit", "wire.attributes", "wire.record", "wire.values"),
+    },
     "users": {
         *("ending", "errors", "expiry", "journal", "session", "visit", "stores.base"),
         *("wire", "wire.record"),

@@ -347,7 +347,7 @@ class Passing:
         (MemoryStore(), 12, TypeError, "user must be str, not int"),
         (MemoryStore(), None, TypeError, "user must be str, not NoneType"),
         (MemoryStore(), "", ValueError, "user is empty"),
-        (object(), "ann", TypeError, "object does not list sessions: it is no ListingStore"),
+        (object(), "ann", TypeError, "object does not list sessions: pass the store"),
     ],
 )
 def test_mistakes_are_named(store: ListingStore, user: Any, error: type[Exception], named: str) -> None:
@@ -355,6 +355,12 @@ def test_mistakes_are_named(store: ListingStore, user: Any, error: type[Exceptio
     for call in (sessions_of, destroy_sessions_of, partial(destroy_session, handle="handle")):
         with pytest.raises(error, match=named):
             call(store, user)
+
+
+def test_what_is_kept_is_a_session() -> None:
+    """Not its id, nor its handle."""
+    with pytest.raises(TypeError, match="keep must be a Session, not str"):
+        destroy_sessions_of(MemoryStore(), "ann", keep="id")  # type: ignore[arg-type]  # the mistake
 
 
 def test_a_tombstone_is_no_session_of_anybody() -> None:
