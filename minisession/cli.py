@@ -166,7 +166,9 @@ def _take_store(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--store", metavar="URL", default=nothing, help="by default $SESSION_STORE"
     )
-    command.add_argument("--json", action="store_true", default=nothing, help="for programs")
+    command.add_argument(
+        "--json", action="store_true", default=nothing, help="print JSON, for programs"
+    )
 
 
 def _take_targets(destroy: argparse.ArgumentParser) -> None:

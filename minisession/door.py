@@ -96,8 +96,8 @@ class Door:
     def _cookie(self, visit: Visit) -> str:
         if visit.frame.exposed:
             self._journal.once(
-                "a Secure cookie went out over plain http, where browsers keep it for localhost at"
-                ' most: serve over TLS, or use Cookie(secure="auto")'
+                "a Secure cookie went out over plain http, where browsers keep it only for"
+                ' localhost: serve over TLS, or use Cookie(secure="auto")'
             )
         tell = self._journal.debug if visit.send == IS_NEW else self._journal.full
         tell("cookie sent: session %s %s", visit.send or "is rolling", id=visit.id)

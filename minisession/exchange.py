@@ -54,7 +54,7 @@ class Exchange:
                 "this session was destroyed: call regenerate() to start an empty one"
             )
         if self.phase != "open" and visit.standing is not LIVE:
-            self.before_headers("a session that is new now cannot reach the browser")
+            self.before_headers("a new session's cookie can no longer reach the browser")
         return visit
 
     def before_headers(self, why: str) -> None:

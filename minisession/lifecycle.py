@@ -78,14 +78,14 @@ class Lifecycle:
         return visit
 
     def open_outside(self, header: str) -> Visit:
-        """Find the session that a ``Cookie`` header stands for, where there is no request.
+        """Find the session that a ``Cookie`` header names, where there is no request.
 
         Raises:
-            SessionGone: no live session stands behind it.
+            SessionGone: it names no live session.
         """
         visit = self.open({"HTTP_COOKIE": header}, record.frame(Cookie(), True))
         if visit.standing is not LIVE:
-            raise SessionGone("no live session stands behind this Cookie header")
+            raise SessionGone("this Cookie header names no live session")
         visit.frame = record.frame_of(visit.seen)
         return visit
 

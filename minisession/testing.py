@@ -82,7 +82,8 @@ def log_in(app: object, user: str | None = None, /, **data: JSON) -> str:
         app: the `SessionMiddleware`, or what leads to it by ``wsgi_app`` or ``app``, as
             Flask's app and most middleware do.  Where several have different names, it is the
             innermost, as in `get_session`.
-        user: as given to ``regenerate(user=…)``; None for a visitor who is not logged in.
+        user: as given to ``regenerate(user=…)``; None for a visitor who is not logged in.  Without
+            a name: ``user="ada"`` would be data.
         data: what the session holds.
 
     Returns:
