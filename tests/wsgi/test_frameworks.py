@@ -379,6 +379,13 @@ def test_a_log_in_through_flask_session_changes_the_id(store: Store) -> None:
     assert "token" not in store.record()
 
 
+def test_a_user_is_not_assigned_through_flask_session(store: Store) -> None:
+    """It would be there for this request, and look like a login."""
+    app = with_six_lines(shop())
+    with app.test_request_context(), pytest.raises(AttributeError):
+        import_framework("flask").session.user = "ada"
+
+
 def test_what_was_changed_before_an_error_page_is_stored(store: Store) -> None:
     browser = Browser(with_six_lines(shop()))
     browser.get("/crash", expect_errors=True, status=500)
