@@ -29,13 +29,13 @@ class Exchange:
 
     def __init__(self, lifecycle: Lifecycle, environ: dict[str, Any]) -> None:
         self.lifecycle = lifecycle
-        self.environ: dict[str, Any] | None = environ
+        self.environ = environ
 
     def look(self) -> Visit:
         """Return what this request knows of its session; the first look loads it."""
         if self.visit is not None:
             return self.visit
-        if self.environ is None:
+        if self.phase == "closed":
             raise SessionError("the response is complete, and its session was never looked at")
         found = self.lifecycle.open(self.environ)
         # Threads that share a request share its session: the one that the first of them found.

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
-from .errors import SessionConflict, StoreUnavailable
 from .exchange import Exchange
 from .lifecycle import Lifecycle
 from .options import Options, new_id
@@ -152,11 +151,10 @@ class SessionMiddleware:
                 return body
             return response.stream(body)
         except BaseException as error:
-            was_open = response.phase == "open"
-            response.abandon(body)
-            if not (was_open and isinstance(error, (StoreUnavailable, SessionConflict))):
-                raise
-            return response.unavailable(error, environ, start_response)
+            try:
+                return response.unavailable(error)
+            finally:
+                response.abandon(body)
 
     @contextmanager
     def session_from(self, cookie_header: str) -> Iterator[Session]:

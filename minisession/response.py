@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from .errors import SessionConflict, SessionError, StoreUnavailable
+from .errors import SessionConflict, StoreUnavailable
 from .exchange import Exchange
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Response(Exchange):
         else:
             self._store_late()
         # environ holds the session, which holds this; so may what the server gave: break the cycle.
-        self.phase, self.environ, self._server, self._write = "closed", None, _over, _over
+        self.phase, self.environ, self._server, self._write = "closed", {}, _over, _over
         if self.visit is not None:
             self.visit.environ = {}
 
@@ -157,11 +157,7 @@ class Response(Exchange):
                 chunk = next(self._chunks, _END)
             self.send()
         except BaseException as error:
-            self._failed = True
-            if self.phase != "open" or not isinstance(error, (StoreUnavailable, SessionConflict)):
-                raise
-            self.phase = "streaming"
-            self._chunks = iter(self.unavailable(error, self.environ or {}, self._server))
+            self._chunks = iter(self.unavailable(error))
             chunk = next(self._chunks, _END)
         if chunk is _END:
             # Now, and not at close(), which some servers call after the client has seen the end.
@@ -209,10 +205,12 @@ class Response(Exchange):
                 "the app's close() failed, after its response had", exc_info=True
             )
 
-    def unavailable(
-        self, error: SessionError, environ: dict[str, Any], server: StartResponse
-    ) -> list[bytes]:
-        """Answer 503 in place of the app."""
+    def unavailable(self, error: BaseException) -> list[bytes]:
+        """Answer 503 in place of the app, where that is the reason and not too late; else raise."""
+        self._failed = True
+        if self.phase != "open" or not isinstance(error, (StoreUnavailable, SessionConflict)):
+            raise
+        self.phase = "streaming"
         self._tell_error("503 Service Unavailable", error)
         why = "the session store did not answer"
         if isinstance(error, SessionConflict):
@@ -224,9 +222,9 @@ class Response(Exchange):
             ("Cache-Control", "no-store"),
             ("Retry-After", str(RETRY_AFTER)),
         ]
-        server("503 Service Unavailable", headers)
+        self._server("503 Service Unavailable", headers)
         # A body after HEAD would be taken for the next response.
-        return [] if environ.get("REQUEST_METHOD") == "HEAD" else [text]
+        return [] if self.environ.get("REQUEST_METHOD") == "HEAD" else [text]
 
     def _tell_error(self, what: str, error: Exception) -> None:
         self.lifecycle.journal.error(f"{what}: %s: %s", type(error).__name__, error)
