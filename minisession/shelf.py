@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from . import expiry, plan
+from . import plan
 from .errors import SessionGone, SessionTooLarge
 from .journal import Journal, handle_of
 from .merge import merge
@@ -27,7 +27,7 @@ class Shelf:
 
     def __init__(self, store: Store, options: Options, journal: Journal) -> None:
         self.store, self._options, self._journal = store, options, journal
-        self._now = options.clock
+        self._now, self._strict = options.clock, options.absolute_timeout is not None
 
     # Reading
 
@@ -37,13 +37,8 @@ class Shelf:
         found = self.read(visit, id, stored)
         if stored is None or found is None:
             return False
-        visit.live(id, *stored)
-        visit.data, visit.max_age, created, visit.user = found
-        # As a rule; before this look, it was the beginning of the request.
-        if created is not None and created <= visit.created:
-            visit.created = created
-        else:
-            self._take_created(visit, created)
+        visit.data = found.data
+        visit.live(id, stored, found, self._now(), strict=self._strict)
         return True
 
     def read(self, visit: Visit, id: str, stored: Stored | None) -> Record | None:
@@ -87,9 +82,7 @@ class Shelf:
         """
         stored, theirs = self._reread(visit)
         self._merge(visit, visit.seen, theirs)
-        visit.live(visit.id, *stored)
-        visit.user = theirs.user
-        self._take_created(visit, theirs.created)
+        visit.live(visit.id, stored, theirs, self._now(), strict=self._strict)
 
     def reload(self, visit: Visit) -> None:
         """Read a live session again, and drop what this request has changed.
@@ -100,10 +93,9 @@ class Shelf:
         stored, found = self._reread(visit)
         visit.adopt(found.data)
         visit.lent = {key: text(visit.data[key]) for key in [*visit.held] if key in visit.data}
+        visit.max_age_set = False
         # After the data: what interrupts this must not leave as seen what was not.
-        visit.live(visit.id, *stored)
-        visit.max_age, visit.max_age_set, visit.user = found.max_age, False, found.user
-        self._take_created(visit, found.created)
+        visit.live(visit.id, stored, found, self._now(), strict=self._strict)
 
     def _reread(self, visit: Visit) -> tuple[Stored, Record]:
         stored = self.store.load(visit.id)
@@ -138,15 +130,6 @@ class Shelf:
         visit.lent = {key: texts.get(key) for key in lent}
         if not visit.max_age_set:
             visit.max_age = theirs.max_age
-
-    def _take_created(self, visit: Visit, created: float | None) -> None:
-        strict, now = self._options.absolute_timeout is not None, self._now()
-        # The absolute timeout needs a start to count from, which Express does not write.  One in
-        # the future would lengthen the session's life, anew at every look.
-        is_wrong = created is None or created > now + expiry.CLOCK_DIFFERENCE
-        visit.rewrite = strict and is_wrong
-        if created is not None:
-            visit.created = min(created, now)
 
     # Writing: one try each
 

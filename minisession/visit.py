@@ -32,6 +32,7 @@ from collections.abc import Callable, Mapping
 from types import EllipsisType
 from typing import Any, NamedTuple
 
+from . import expiry
 from .merge import containers, fill
 from .wire.record import Frame, Record, decode, encode
 from .wire.values import check_again, fit, text
@@ -195,10 +196,23 @@ class Visit:
 
     # Taking what the store has
 
-    def live(self, id: str, seen: bytes, expires_at: float) -> None:
-        """Stand for a stored record."""
-        self.standing, self.id, self.seen, self.expires_at = LIVE, id, seen, expires_at
+    def live(
+        self, id: str, stored: tuple[bytes, float], found: Record, now: float, *, strict: bool
+    ) -> None:
+        """Stand for a stored record; ``strict``: it must say when the session began.
+
+        Its data are taken before, as what interrupts this must not leave as seen what was not.
+        """
+        self.standing, self.id, (self.seen, self.expires_at) = LIVE, id, stored
         self.known, self.untouchable = True, False
+        _, max_age, created, self.user = found
+        if not self.max_age_set:
+            self.max_age = max_age
+        # The absolute timeout needs a start to count from, which Express does not write.  One in
+        # the future would lengthen the session's life, anew at every look.
+        self.rewrite = strict and (created is None or created > now + expiry.CLOCK_DIFFERENCE)
+        if created is not None:
+            self.created = created if created < now else now
 
     def settle(self, data: bytes, expires_at: float) -> None:
         """Count what was just stored as what was seen."""

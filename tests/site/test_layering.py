@@ -50,13 +50,13 @@ MAY_IMPORT = {
     "stores.redis_gate": {"errors"},
     "stores.redis_replies": {"errors"},
     "stores.urls": {"stores.base", "stores.memory", "stores.sqlite", "stores.redis"},
-    "visit": {"merge", "wire.record", "wire.values"},
+    "visit": {"expiry", "merge", "wire.record", "wire.values"},
     "options": {"checks", "wire", "wire.attributes", "wire.record"},
     "plan": {"expiry", "options", "visit"},
     "journal": set[str](),
     "ending": {"errors", "journal", "stores.base"},
     "shelf": {
-        *("errors", "expiry", "journal", "merge", "options", "plan", "visit", "stores.base"),
+        *("errors", "journal", "merge", "options", "plan", "visit", "stores.base"),
         *("wire", "wire.cookies", "wire.record", "wire.signing", "wire.values"),
     },
     "door": {
