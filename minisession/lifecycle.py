@@ -15,15 +15,14 @@ from types import EllipsisType
 from typing import Any, TypeVar
 
 from . import expiry, plan
-from .door import Door
 from .ending import end, has_live_heir
 from .errors import SessionConflict, SessionError, SessionGone, SessionTooLarge, StoreUnavailable
 from .journal import Journal, handle_of
 from .options import Options
 from .shelf import Shelf
 from .stores.base import Store
-from .visit import DESTROYED, GONE, LIVE, NEW, Replaced, Visit
-from .wire import record
+from .visit import DESTROYED, GONE, IS_NEW, LIVE, NEW, Replaced, Visit
+from .wire import cookies, record
 from .wire.attributes import Cookie
 from .wire.signing import Signer
 
@@ -48,10 +47,9 @@ class Lifecycle:
     def __init__(self, store: Store, signer: Signer, options: Options) -> None:
         self.store, self.options = store, options
         self.journal = Journal()
-        self._now = options.clock
+        self._signer, self._now = signer, options.clock
         self._sleep: Callable[[float], object] = time.sleep
-        self.shelf = Shelf(store, options, self.journal)
-        self._door = Door(self.shelf, signer, options, self.journal)
+        self.shelf = Shelf(store, signer, options, self.journal)
         self._in_process = bool(getattr(store, "in_process", False))
 
     # Opening
@@ -69,7 +67,7 @@ class Lifecycle:
                 f" {type(self.store).__name__} keeps sessions in one: visitors will seem logged"
                 " out at random; use a store that the processes share"
             )
-        self._door.open(visit, environ.get("HTTP_COOKIE"))
+        self.shelf.open(visit, environ.get("HTTP_COOKIE"))
         if visit.standing is LIVE:
             early = (visit.max_age or self.options.idle_timeout) * expiry.EARLY_TOUCH
             if visit.expires_at - now < early and plan.is_touch_due(visit, self.options, now):
@@ -103,7 +101,7 @@ class Lifecycle:
         except SessionGone:
             pass
         except (StoreUnavailable, SessionConflict) as error:
-            self._door.untouched(visit, error)
+            self._untouched(visit, error)
 
     # The verbs
 
@@ -209,15 +207,14 @@ class Lifecycle:
         # Most requests end here, unless the log is to say why.
         if plan.is_settled(visit, self.options, self._now()) and not self.journal.is_full():
             return None
-        was_new = visit.standing is NEW
         try:
             if visit.standing is GONE:
                 self._must_stand(visit)
             elif visit.standing is not DESTROYED:
                 self._store(visit)
         except SessionGone as gone:
-            self._door.lost(visit, gone, renewed=was_new)
-        return self._door.answer(visit)
+            self._lost(visit, gone)
+        return self._answer(visit)
 
     def commit_late(self, visit: Visit) -> None:
         """Store what changed after the headers, which no cookie can announce any more.
@@ -251,7 +248,7 @@ class Lifecycle:
                 try:
                     self._touch(visit)
                 except (StoreUnavailable, SessionConflict) as error:
-                    self._door.untouched(visit, error)
+                    self._untouched(visit, error)
             case plan.REWRITE:
                 # A record that we make a little longer must fail no page, and owes no cookie.
                 owed = visit.send
@@ -288,7 +285,6 @@ class Lifecycle:
                     )
 
         self._until_done(visit, self.shelf.write, look)
-        self._door.created(visit)
 
     def _was_outrun(self, visit: Visit, old: Replaced) -> None:
         """Decide what becomes of a new session whose old one another request has replaced or ended.
@@ -313,7 +309,7 @@ class Lifecycle:
         try:
             visit.untouchable = not self.shelf.touch(visit)
         except StoreUnavailable as error:
-            self._door.untouched(visit, error)
+            self._untouched(visit, error)
             return
         if visit.untouchable and visit.expires_at <= self._now():
             self.journal.full("session %s not touched: it has expired meanwhile", id=visit.id)
@@ -339,6 +335,47 @@ class Lifecycle:
                 longest = min(LONGEST_PAUSE, 0.001 * 2 ** (lost - 1))
                 self._sleep(random.uniform(0, longest))  # noqa: S311  # a pause is no secret
             (look or self.shelf.catch_up)(visit)
+
+    def _answer(self, visit: Visit) -> str | None:
+        """Return the ``Set-Cookie`` that a response owes the browser, and log why."""
+        if plan.is_sent(visit, self.options):
+            return self._cookie(visit)
+        if visit.standing is DESTROYED and visit.carried:
+            self.journal.debug("cookie removed: destroyed")
+            return cookies.remove(self.options.name, visit.frame.attributes)
+        if visit.standing is LIVE:
+            self.journal.full(
+                "cookie of session %s not sent: the browser has it already", id=visit.id
+            )
+        elif visit.standing is NEW:
+            self.journal.debug("cookie not sent: the session is new and empty")
+        elif not visit.carried:
+            self.journal.debug("cookie not sent: destroyed, and there was none")
+        return None
+
+    def _cookie(self, visit: Visit) -> str:
+        if visit.frame.exposed:
+            self.journal.once(
+                "a Secure cookie went out over plain http, where browsers keep it only for"
+                ' localhost: serve over TLS, or use Cookie(secure="auto")'
+            )
+        tell = self.journal.debug if visit.send == IS_NEW else self.journal.full
+        tell("cookie sent: session %s %s", visit.send or "is rolling", id=visit.id)
+        until = None if visit.max_age is None else visit.expires_at
+        now, value = self.options.clock(), self._signer.sign(visit.id)
+        return cookies.write(self.options.name, value, visit.frame.attributes, now, until)
+
+    def _lost(self, visit: Visit, gone: SessionGone) -> None:
+        """Log, once, that changes are not stored because the session has ended."""
+        if visit.renewed or visit.changed():
+            self.journal.warning("changes not stored, and no cookie sent: %s", gone)
+        else:
+            self.journal.debug("cookie not sent: %s", gone)
+        visit.lent, visit.max_age_set = {}, False
+
+    def _untouched(self, visit: Visit, error: SessionError) -> None:
+        """Log that a touch failed."""
+        self.journal.warning("session %s not touched: %s", error, id=visit.id)
 
     # Small things
 

@@ -7,6 +7,7 @@ again and merges.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NoReturn
 
 from . import plan
@@ -15,31 +16,78 @@ from .journal import Journal, handle_of
 from .merge import merge
 from .options import Options
 from .stores.base import TOMBSTONE, Store, Stored
-from .visit import GONE, NEW, Replaced, Visit
+from .visit import GONE, IS_NEW, NEW, Replaced, Visit
 from .wire import cookies, record
 from .wire.record import Record
-from .wire.signing import MAX_ID
+from .wire.signing import MAX_ID, Signer
 from .wire.values import text
+
+# Verified cookies of one request that the store is asked about.
+MAX_LOADS = 3
+
+# Verified cookies that are remembered, the latest ones.
+REMEMBERED = 4096
+
+# Characters; longer cookies are rare, or not ours.
+LONGEST_REMEMBERED = 512
 
 
 class Shelf:
     """The sessions of one store, under one configuration."""
 
-    def __init__(self, store: Store, options: Options, journal: Journal) -> None:
-        self.store, self._options, self._journal = store, options, journal
+    def __init__(self, store: Store, signer: Signer, options: Options, journal: Journal) -> None:
+        self.store, self._signer, self._options, self._journal = store, signer, options, journal
         self._now, self._strict = options.clock, options.absolute_timeout is not None
+        # Visitors send the same text again and again, and looking up the result takes a tenth of
+        # the time.  An attacker who can read this memory can read the secret as well; and the store
+        # is asked every time whether the session lives.
+        self._recall = lru_cache(REMEMBERED)(self._verified)
 
     # Reading
 
-    def load(self, visit: Visit, id: str) -> bool:
-        """Make ``visit`` what is stored under ``id``; False: no live session is."""
-        stored = self.store.load(id)
-        found = self.read(visit, id, stored)
-        if stored is None or found is None:
-            return False
-        visit.data = found.data
-        visit.live(id, stored, found, self._now(), strict=self._strict)
-        return True
+    def open(self, visit: Visit, header: object) -> None:
+        """Load the first of a ``Cookie`` header's verified cookies that the store knows."""
+        asked: list[str] = []
+        for value in self._cookies_in(visit, header):
+            recalled = len(value) <= LONGEST_REMEMBERED
+            verified = self._recall(value) if recalled else self._verified(value)
+            if verified is None:
+                self._journal.debug("cookie ignored: its signature does not verify")
+                continue
+            id, current = verified
+            if id in asked or len(asked) == MAX_LOADS:
+                continue
+            asked.append(id)
+            stored = self.store.load(id)
+            found = self.read(visit, id, stored)
+            if stored is not None and found is not None:
+                visit.data = found.data
+                visit.live(id, stored, found, self._now(), strict=self._strict)
+                if not current:
+                    visit.send = "was signed by an older secret"
+                self._journal.full("session %s loaded", id=id)
+                return
+        if visit.known:
+            visit.end(GONE, visit.id)
+            self._journal.debug("session %s ended a moment ago: this request has none", id=visit.id)
+
+    def _cookies_in(self, visit: Visit, header: object) -> list[str]:
+        """Return the values of the cookies of our name, as the browser sent them."""
+        name = self._options.name
+        values = cookies.read(header, name) if isinstance(header, str) else []
+        visit.carried = bool(values)
+        if not values:
+            self._journal.debug("new session: the request has no cookie %s", name)
+        elif len(values) > 1:
+            # A sibling domain has set one, or Path or Domain were different once.
+            self._journal.info(
+                "duplicate: %d cookies %s; the first good one counts", len(values), name
+            )
+        return values
+
+    def _verified(self, value: str) -> tuple[str, bool] | None:
+        """Return `Signer.verify` of a cookie as the browser sent it."""
+        return self._signer.verify(cookies.decode(value))
 
     def read(self, visit: Visit, id: str, stored: Stored | None) -> Record | None:
         """Return a live session's record; None if there is none, or it has ended or is not ours."""
@@ -163,6 +211,9 @@ class Shelf:
             )
         if not is_new:
             self._journal.full("session %s stored", id=id)
+        else:
+            tell = self._journal.debug if visit.send == IS_NEW else self._journal.full
+            tell("session %s created", id=id)
         return True
 
     def touch(self, visit: Visit) -> bool:

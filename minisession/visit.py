@@ -57,6 +57,9 @@ NEW, LIVE, GONE, DESTROYED = Standing
 _AS_STORED = ""
 _ABSENT: Any = object()
 
+# Why the cookie is sent of a session that anyone can start by the thousand.
+IS_NEW = "is new"
+
 
 class Replaced(NamedTuple):
     """A stored session whose id `regenerate` gave up.
@@ -216,13 +219,16 @@ class Visit:
 
     def settle(self, data: bytes, expires_at: float) -> None:
         """Count what was just stored as what was seen."""
-        if self.max_age_set:
+        if self.standing is NEW:
+            if self.send != IS_NEW:
+                self.send = "has a new id" if self.renewed else IS_NEW
+        elif self.max_age_set:
             self.send = self.send or "has another max_age"
         elif self.max_age is not None:
             self.send = self.send or "has a max_age, which starts anew"
         self.standing, self.seen, self.expires_at, self.old = LIVE, data, expires_at, None
         self.stored = self.saved = self.known = True
-        self.max_age_set = self.rewrite = self.untouchable = False
+        self.max_age_set = self.rewrite = self.untouchable = self.renewed = False
         # Not emptied: another thread may have changed a key since the record was written.
         self.lent.update(dict.fromkeys(self.lent, _AS_STORED))
         if self.held:

@@ -59,13 +59,9 @@ MAY_IMPORT = {
         *("errors", "journal", "merge", "options", "plan", "visit", "stores.base"),
         *("wire", "wire.cookies", "wire.record", "wire.signing", "wire.values"),
     },
-    "door": {
-        *("errors", "journal", "options", "plan", "shelf", "visit"),
-        *("wire", "wire.cookies", "wire.signing"),
-    },
     "lifecycle": {
-        *("door", "ending", "errors", "expiry", "journal", "options", "plan", "shelf", "visit"),
-        *("stores.base", "wire", "wire.attributes", "wire.record", "wire.signing"),
+        *("ending", "errors", "expiry", "journal", "options", "plan", "shelf", "visit"),
+        *("stores.base", "wire", "wire.attributes", "wire.cookies", "wire.record", "wire.signing"),
     },
     "exchange": {"errors", "lifecycle", "visit"},
     "session": {
