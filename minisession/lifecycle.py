@@ -28,7 +28,7 @@ from .wire.signing import Signer
 
 T = TypeVar("T")
 # One try, which returns whether it was done or lost; and what is done before the next.
-Step = Callable[[Visit], bool]
+Try = Callable[[Visit], bool]
 Look = Callable[[Visit], None]
 
 # Compare-and-sets lost in a row before it is a conflict.
@@ -240,15 +240,15 @@ class Lifecycle:
             case plan.UNCHANGED:
                 self.journal.full("session %s not stored: unchanged", id=visit.id)
             case plan.TOUCH:
-                self._touch(visit)
-            case plan.TOUCH_ONCE:
-                self._touch_once(visit)
-            case plan.TOUCH_FOR_COOKIE:
-                # If it fails, the response goes out without the cookie.
                 try:
                     self._touch(visit)
                 except (StoreUnavailable, SessionConflict) as error:
+                    # The response goes out without the cookie that this was for.
+                    if asked:
+                        raise
                     self._untouched(visit, error)
+            case plan.TOUCH_ONCE:
+                self._touch_once(visit)
             case plan.REWRITE:
                 # A record that we make a little longer must fail no page, and owes no cookie.
                 owed = visit.send
@@ -318,7 +318,7 @@ class Lifecycle:
                 "session %s not touched: another request has just stored or ended it", id=visit.id
             )
 
-    def _until_done(self, visit: Visit, step: Step, look: Look | None = None) -> None:
+    def _until_done(self, visit: Visit, step: Try, look: Look | None = None) -> None:
         """Take a step until it is not lost to another request, and look again before each new try.
 
         A pause comes before the look, never between the look and the step that depends on it.  Its

@@ -24,10 +24,8 @@ from .options import Options
 from .visit import DESTROYED, LIVE, NEW, Visit
 
 # What a session needs of the store.
-Step = enum.Enum(
-    "Step", "NOTHING UNCHANGED CREATE REPLACE REWRITE TOUCH TOUCH_FOR_COOKIE TOUCH_ONCE"
-)
-NOTHING, UNCHANGED, CREATE, REPLACE, REWRITE, TOUCH, TOUCH_FOR_COOKIE, TOUCH_ONCE = Step
+Step = enum.Enum("Step", "NOTHING UNCHANGED CREATE REPLACE REWRITE TOUCH TOUCH_ONCE")
+NOTHING, UNCHANGED, CREATE, REPLACE, REWRITE, TOUCH, TOUCH_ONCE = Step
 
 
 def store(visit: Visit, options: Options, now: float, *, asked: bool = False) -> Step:
@@ -39,10 +37,9 @@ def store(visit: Visit, options: Options, now: float, *, asked: bool = False) ->
         return REPLACE
     if visit.rewrite or (options.resave and not visit.saved):
         return REWRITE
-    if asked:
+    # A cookie is sent again only if the session was touched.
+    if asked or (not visit.stored and (visit.send or options.rolling)):
         return TOUCH
-    if not visit.stored and (visit.send or options.rolling):
-        return TOUCH_FOR_COOKIE
     return TOUCH_ONCE if is_touch_due(visit, options, now) else UNCHANGED
 
 

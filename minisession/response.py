@@ -209,6 +209,7 @@ class Response(Exchange):
         """Answer 503 in place of the app, where that is the reason and not too late; else raise."""
         self._failed = True
         if self.phase != "open" or not isinstance(error, (StoreUnavailable, SessionConflict)):
+            # Bare: a traceback that had this frame, and so the error, would be a cycle.
             raise
         self.phase = "streaming"
         self._tell_error("503 Service Unavailable", error)
