@@ -274,7 +274,7 @@ class Lifecycle:
         def look(visit: Visit) -> None:
             nonlocal taken
             old = visit.old
-            if old is not None and self.shelf.look_behind(visit, old) is None:
+            if old is not None and not self.shelf.look_behind(visit, old):
                 self._was_outrun(visit, old)
             elif visit.old is old:
                 taken += 1

@@ -58,11 +58,10 @@ class Shelf:
             if id in asked or len(asked) == MAX_LOADS:
                 continue
             asked.append(id)
-            stored = self.store.load(id)
-            found = self.read(visit, id, stored)
-            if stored is not None and found is not None:
-                visit.data = found.data
-                visit.live(id, stored, found, self._now(), strict=self._strict)
+            found = self.read(visit, id)
+            if found is not None:
+                visit.data = found[1].data
+                visit.live(id, *found, self._now(), strict=self._strict)
                 if not current:
                     visit.send = "was signed by an older secret"
                 self._journal.full("session %s loaded", id=id)
@@ -89,8 +88,9 @@ class Shelf:
         """Return `Signer.verify` of a cookie as the browser sent it."""
         return self._signer.verify(cookies.decode(value))
 
-    def read(self, visit: Visit, id: str, stored: Stored | None) -> Record | None:
-        """Return a live session's record; None if there is none, or it has ended or is not ours."""
+    def read(self, visit: Visit, id: str) -> tuple[Stored, Record] | None:
+        """Return what is stored of a live session; None if it has ended, or is not ours."""
+        stored = self.store.load(id)
         if stored is None:
             self._journal.debug("session %s is not in the store", id=id)
             return None
@@ -120,7 +120,7 @@ class Shelf:
         if absolute is not None and found.created and found.created + absolute <= self._now():
             self._journal.debug("session %s is over its absolute timeout", id=id)
             return None
-        return found
+        return stored, found
 
     def catch_up(self, visit: Visit) -> None:
         """Read a live session again, and merge what other requests have changed.
@@ -128,7 +128,7 @@ class Shelf:
         Raises:
             SessionGone: it has ended.
         """
-        stored, theirs = self._reread(visit)
+        stored, theirs = self.read(visit, visit.id) or self.gone(visit, visit.id)
         self._merge(visit, visit.seen, theirs)
         visit.live(visit.id, stored, theirs, self._now(), strict=self._strict)
 
@@ -138,34 +138,27 @@ class Shelf:
         Raises:
             SessionGone: it has ended.
         """
-        stored, found = self._reread(visit)
+        stored, found = self.read(visit, visit.id) or self.gone(visit, visit.id)
         visit.adopt(found.data)
         visit.lent = {key: text(visit.data[key]) for key in [*visit.held] if key in visit.data}
         visit.max_age_set = False
         # After the data: what interrupts this must not leave as seen what was not.
         visit.live(visit.id, stored, found, self._now(), strict=self._strict)
 
-    def _reread(self, visit: Visit) -> tuple[Stored, Record]:
-        stored = self.store.load(visit.id)
-        found = self.read(visit, visit.id, stored)
-        if stored is None or found is None:
-            self.gone(visit, visit.id)
-        return stored, found
+    def look_behind(self, visit: Visit, old: Replaced) -> bool:
+        """Read the session that a new one replaces, and merge what others changed if it is kept.
 
-    def look_behind(self, visit: Visit, old: Replaced) -> Stored | None:
-        """Read the session that a new one replaces; merge what others changed, if it is kept.
-
-        Returns None where it has ended.
+        False: it has ended.
         """
-        stored = self.store.load(old.id)
-        if stored is None or stored.data == TOMBSTONE:
-            return None
+        found = self.read(visit, old.id)
+        if found is None:
+            return False
+        stored, theirs = found
         if stored.data != old.seen:
-            theirs = self.read(visit, old.id, stored) if old.keep else None
-            if theirs is not None:
+            if old.keep:
                 self._merge(visit, old.seen, theirs)
-            visit.old = old._replace(seen=stored.data, keep=theirs is not None)
-        return stored
+            visit.old = old._replace(seen=stored.data)
+        return True
 
     def _merge(self, visit: Visit, seen: bytes, theirs: Record) -> None:
         # What is not fit cannot be compared.
