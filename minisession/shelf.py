@@ -58,10 +58,11 @@ class Shelf:
             if id in asked or len(asked) == MAX_LOADS:
                 continue
             asked.append(id)
-            found = self.read(visit, id)
-            if found is not None:
-                visit.data = found[1].data
-                visit.live(id, *found, self._now(), strict=self._strict)
+            if (found := self.read(visit, id)) is not None:
+                stored, kept = found
+                visit.data = kept.data
+                # Until then, it was created as the request began.
+                visit.live(id, stored, kept, visit.created, self._strict)
                 if not current:
                     visit.send = "was signed by an older secret"
                 self._journal.full("session %s loaded", id=id)
@@ -130,7 +131,7 @@ class Shelf:
         """
         stored, theirs = self.read(visit, visit.id) or self.gone(visit, visit.id)
         self._merge(visit, visit.seen, theirs)
-        visit.live(visit.id, stored, theirs, self._now(), strict=self._strict)
+        visit.live(visit.id, stored, theirs, self._now(), self._strict)
 
     def reload(self, visit: Visit) -> None:
         """Read a live session again, and drop what this request has changed.
@@ -143,7 +144,7 @@ class Shelf:
         visit.lent = {key: text(visit.data[key]) for key in [*visit.held] if key in visit.data}
         visit.max_age_set = False
         # After the data: what interrupts this must not leave as seen what was not.
-        visit.live(visit.id, stored, found, self._now(), strict=self._strict)
+        visit.live(visit.id, stored, found, self._now(), self._strict)
 
     def look_behind(self, visit: Visit, old: Replaced) -> bool:
         """Read the session that a new one replaces, and merge what others changed if it is kept.

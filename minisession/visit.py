@@ -200,14 +200,14 @@ class Visit:
     # Taking what the store has
 
     def live(
-        self, id: str, stored: tuple[bytes, float], found: Record, now: float, *, strict: bool
+        self, id: str, stored: tuple[bytes, float], found: Record, now: float, strict: bool
     ) -> None:
         """Stand for a stored record; ``strict``: it must say when the session began.
 
         Its data are taken before, as what interrupts this must not leave as seen what was not.
         """
-        self.standing, self.id, (self.seen, self.expires_at) = LIVE, id, stored
-        self.known, self.untouchable = True, False
+        self.standing, self.id, self.known, self.untouchable = LIVE, id, True, False
+        self.seen, self.expires_at = stored
         _, max_age, created, self.user = found
         if not self.max_age_set:
             self.max_age = max_age

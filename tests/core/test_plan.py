@@ -18,7 +18,7 @@ NOW = 1_000_000.0
 def visit(**what: object) -> Visit:
     """Return what a request knows of its session; by default that it lives, and was not changed."""
     made = Visit({}, record.frame(Cookie(), True), NOW - 50)
-    made.live("id", (b"{}", NOW + 100), record.Record({}, None, NOW - 50, None), NOW, strict=False)
+    made.live("id", (b"{}", NOW + 100), record.Record({}, None, NOW - 50, None), NOW, False)
     for name, value in what.items():
         setattr(made, name, value)
     return made
