@@ -27,6 +27,7 @@ text is noted before it is handed out (``lent``), and compared when the session 
 from __future__ import annotations
 
 import enum
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import EllipsisType
@@ -34,7 +35,7 @@ from typing import Any, NamedTuple
 
 from . import expiry
 from .merge import containers, fill
-from .wire.record import Frame, Record, decode, encode
+from .wire.record import Frame, Record, decode
 from .wire.values import check_again, fit, text
 
 # None, bool, int, float, str, and lists and str-keyed dicts of them.
@@ -282,14 +283,14 @@ class Visit:
         Objects that the app had assigned, and changed since, stay changed.  What was handed out
         since stays the session's own.
         """
-        stored = encode(Record(self.data, self.max_age, self.created, self.user), self.frame, 0)
+        copied = text(self.data)
         held, lent, own = dict(self.held), self._noted(), dict(self.own)
         seen, max_age, max_age_set = self.seen, self.max_age, self.max_age_set
 
         def restore() -> None:
             since = {key: value for key, value in list(self.held.items()) if id(value) in self.own}
             self.held, self.own = {**since, **held}, {**self.own, **own}
-            data = decode(stored).data
+            data = json.loads(copied)
             # An object that has been put in two places since is back in one.
             self.adopt(data, present={})
             if self.standing is LIVE:
