@@ -44,6 +44,15 @@ class Exchange:
                 self.visit = found
             return self.visit
 
+    def asked(self, verb: str) -> Visit:
+        """Return the same, where a verb of the session may be called."""
+        visit = self.look()
+        if visit.transacting:
+            raise SessionError(
+                f"{verb}() inside transact(): change the session's data there, and nothing else"
+            )
+        return visit
+
     def writable(self) -> Visit:
         """Return the same, where the session can be changed."""
         visit = self.visit or self.look()

@@ -107,7 +107,6 @@ class Lifecycle:
 
     def regenerate(self, visit: Visit, keep: bool, user: str | EllipsisType | None) -> None:
         """Make ``visit`` a new session, which replaces what it was when it is stored."""
-        self._not_in_transaction(visit, "regenerate")
         now = self._now()
         if visit.standing in (LIVE, GONE):
             visit.old = Replaced(visit.id, visit.seen, keep, user)
@@ -130,7 +129,6 @@ class Lifecycle:
 
     def destroy(self, visit: Visit) -> None:
         """End the session, and what has replaced it, in the store, now."""
-        self._not_in_transaction(visit, "destroy")
         id = visit.old.id if visit.old is not None else visit.id
         if visit.old is not None or visit.standing in (LIVE, GONE):
             end(self.store, id)
@@ -141,25 +139,25 @@ class Lifecycle:
 
     def save(self, visit: Visit) -> None:
         """Store the session now."""
-        self._must_stand(visit, "save")
+        self._must_stand(visit)
         self._store(visit, asked=True)
 
     def reload(self, visit: Visit) -> None:
         """Load what the store has now."""
-        self._must_stand(visit, "reload")
+        self._must_stand(visit)
         if visit.standing is NEW:
             raise SessionGone("this session was never stored: there is nothing to reload")
         self.shelf.reload(visit)
 
     def touch(self, visit: Visit) -> None:
         """Start the lifetime anew in the store."""
-        self._must_stand(visit, "touch")
+        self._must_stand(visit)
         if visit.standing is LIVE:
             self._touch(visit)
 
     def transact(self, visit: Visit, run: Callable[[], T]) -> T:
         """Run ``run`` on fresh data until its result is stored before another request stores."""
-        self._must_stand(visit, "transact")
+        self._must_stand(visit)
         self._store(visit)
         if visit.standing is LIVE:
             self.shelf.catch_up(visit)
@@ -379,17 +377,9 @@ class Lifecycle:
 
     # Small things
 
-    def _must_stand(self, visit: Visit, verb: str = "") -> None:
-        if verb:
-            self._not_in_transaction(visit, verb)
-        what = "this session was destroyed"
-        if visit.standing is GONE:
-            what = f"session {handle_of(visit.id)} has ended"
+    def _must_stand(self, visit: Visit) -> None:
         if visit.standing in (GONE, DESTROYED):
+            what = "this session was destroyed"
+            if visit.standing is GONE:
+                what = f"session {handle_of(visit.id)} has ended"
             raise SessionGone(f"{what}: call regenerate() to start an empty one")
-
-    def _not_in_transaction(self, visit: Visit, verb: str) -> None:
-        if visit.transacting:
-            raise SessionError(
-                f"{verb}() inside transact(): change the session's data there, and nothing else"
-            )

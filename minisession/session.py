@@ -195,7 +195,7 @@ class Session(MutableMapping[str, JSON]):
             raise ValueError("user is empty: give the account's id, or None for no user")
         if isinstance(user, str) and not fit((user,)):
             check("user", user)
-        visit = self._exchange.look()
+        visit = self._exchange.asked("regenerate")
         self._exchange.before_headers("regenerate() changes the cookie")
         self._exchange.lifecycle.regenerate(visit, keep, user)
 
@@ -212,7 +212,7 @@ class Session(MutableMapping[str, JSON]):
             SessionConflict: it was given new ids faster than they could be followed.
             StoreUnavailable: the session may live on; the response is a 503.
         """
-        self._exchange.lifecycle.destroy(self._exchange.look())
+        self._exchange.lifecycle.destroy(self._exchange.asked("destroy"))
 
     def save(self) -> None:
         """Store the session now rather than when the headers go out; unchanged, it is touched.
@@ -222,7 +222,7 @@ class Session(MutableMapping[str, JSON]):
             SessionConflict, SessionTooLarge, StoreUnavailable: nothing was stored.
             SessionError: it is new, and the response headers are out.
         """
-        visit = self._exchange.look()
+        visit = self._exchange.asked("save")
         if visit.standing is NEW:
             self._exchange.before_headers("a new session's cookie can no longer reach the browser")
         self._exchange.lifecycle.save(visit)
@@ -233,7 +233,7 @@ class Session(MutableMapping[str, JSON]):
         Raises:
             SessionGone: it has ended, or was never stored.
         """
-        self._exchange.lifecycle.reload(self._exchange.look())
+        self._exchange.lifecycle.reload(self._exchange.asked("reload"))
 
     def touch(self) -> None:
         """Start the session's lifetime anew in the store now; nothing for a session never stored.
@@ -241,7 +241,7 @@ class Session(MutableMapping[str, JSON]):
         Raises:
             SessionGone: it has ended meanwhile.
         """
-        self._exchange.lifecycle.touch(self._exchange.look())
+        self._exchange.lifecycle.touch(self._exchange.asked("touch"))
 
     def transact(self, fn: Callable[[Session], T]) -> T:
         """Save what is pending, run ``fn(session)`` on fresh data, and store the result once.
@@ -259,7 +259,7 @@ class Session(MutableMapping[str, JSON]):
 
         After any of them, the session is as it was before the call.
         """
-        visit = self._exchange.look()
+        visit = self._exchange.asked("transact")
         # What has ended is SessionGone to every verb.
         if visit.standing in (NEW, LIVE):
             self._exchange.writable()
