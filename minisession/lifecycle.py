@@ -111,7 +111,8 @@ class Lifecycle:
         if visit.standing in (LIVE, GONE):
             visit.old = Replaced(visit.id, visit.seen, keep, user)
         elif visit.old is not None:
-            last = visit.old.user if user is ... else user
+            # A logout stays one, whoever logs in after it.
+            last = visit.old.user if user is ... or visit.old.user is None else user
             visit.old = visit.old._replace(keep=visit.old.keep and keep, user=last)
         # A session that has ended has nothing to keep.
         keep = keep and visit.standing in (LIVE, NEW)

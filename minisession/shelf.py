@@ -230,7 +230,8 @@ class Shelf:
         now = self._now()
         end = plan.deadline(visit, self._options, now)
         if end <= now:
-            self.gone(visit, visit.id)
+            # What was never stored has not ended, but what it replaces has.
+            self.gone(visit, visit.old.id if visit.old else visit.id)
         return end
 
     def gone(self, visit: Visit, id: str) -> NoReturn:

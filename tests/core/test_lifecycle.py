@@ -1176,6 +1176,24 @@ def test_an_absolute_timeout_that_comes_during_a_request_refuses_its_save() -> N
     assert browser.visit(data) == {}
 
 
+def test_a_logout_ends_what_a_new_id_would_have_replaced_if_the_absolute_timeout_had_not_come() -> None:
+    """To a worker with another timeout it would live on."""
+    site = Site()
+    browser = logged_in(site)
+
+    def page(session: Session) -> None:
+        session.regenerate(keep=True)
+        site.clock.advance(100)
+        with pytest.raises(SessionGone):
+            session.save()
+        session.destroy()
+
+    strict = Site(store=site.store, clock=site.clock, absolute_timeout=100).browser(browser.cookie)
+    strict.visit(page)
+
+    assert browser.visit(data) == {}
+
+
 @row("C11")
 @pytest.mark.parametrize("seconds", range(494, 501))
 def test_an_absolute_timeout_that_comes_while_a_session_is_looked_at_is_no_error(seconds: int) -> None:

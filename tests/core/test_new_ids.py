@@ -66,6 +66,25 @@ def test_a_logout_by_a_new_id_ends_the_heir_as_well(how: dict[str, Any]) -> None
     assert (other.visit(user), other.visit(data)) == (None, {})
 
 
+def test_a_logout_stays_one_where_another_user_logs_in_after_it() -> None:
+    """In one request: the heir that ada left is ended, though bob gets a session."""
+    site = Site()
+    browser = logged_in(site)
+    browser.visit(regenerate(keep=True, user="ada"))
+    other = browser.twin()
+
+    def page(session: Session) -> None:
+        dict(session)
+        other.visit(sudo)
+        session.regenerate(keep=True, user=None)
+        session.regenerate(keep=True, user="bob")
+
+    browser.visit(page)
+
+    assert browser.visit(user) == "bob"
+    assert (other.visit(user), other.visit(data)) == (None, {})
+
+
 @row("C6")
 def test_of_two_that_keep_the_session_one_gets_it(caplog: pytest.LogCaptureFixture) -> None:
     browser, other = overtaken(sudo, **MOVES)
