@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any, Literal
 
-from .errors import SessionError
+from .errors import SessionError, StoreUnavailable
 from .lifecycle import Lifecycle
 from .visit import DESTROYED, LIVE, Visit
 
@@ -24,12 +24,15 @@ class Exchange:
     """
 
     phase: Phase = "open"
-    # None: the request has not looked at its session.
+    # The request has looked at its session, or tried to.
+    looked = False
+    # None: it has not, or the store was down.
     visit: Visit | None = None
 
     def __init__(self, lifecycle: Lifecycle, environ: dict[str, Any]) -> None:
-        self.lifecycle = lifecycle
-        self.environ = environ
+        self.lifecycle, self.environ = lifecycle, environ
+        # Noted now, as the app may edit its environ.
+        self.cookies = environ.get("HTTP_COOKIE")
 
     def look(self) -> Visit:
         """Return what this request knows of its session; the first look loads it."""
@@ -37,7 +40,12 @@ class Exchange:
             return self.visit
         if self.phase == "closed":
             raise SessionError("the response is complete, and its session was never looked at")
-        found = self.lifecycle.open(self.environ)
+        self.looked = True
+        try:
+            found = self.lifecycle.open(self.environ, self.cookies)
+        except StoreUnavailable as error:
+            self.lifecycle.journal.debug("session not loaded: %s", error)
+            raise
         # Threads that share a request share its session: the one that the first of them found.
         with _first_look:
             if self.visit is None:

@@ -54,8 +54,10 @@ class Lifecycle:
 
     # Opening
 
-    def open(self, environ: dict[str, Any], frame: record.Frame | None = None) -> Visit:
-        """Find the request's session, by default in the frame that is configured for it.
+    def open(
+        self, environ: dict[str, Any], header: object, frame: record.Frame | None = None
+    ) -> Visit:
+        """Find the session of a ``Cookie`` header, by default in the frame that is configured.
 
         It is touched where a slow request might outlast what is left of its lifetime.
         """
@@ -67,7 +69,7 @@ class Lifecycle:
                 f" {type(self.store).__name__} keeps sessions in one: visitors will seem logged"
                 " out at random; use a store that the processes share"
             )
-        self.shelf.open(visit, environ.get("HTTP_COOKIE"))
+        self.shelf.open(visit, header)
         if visit.standing is LIVE:
             early = (visit.max_age or self.options.idle_timeout) * expiry.EARLY_TOUCH
             if visit.expires_at - now < early and plan.is_touch_due(visit, self.options, now):
@@ -81,7 +83,7 @@ class Lifecycle:
         Raises:
             SessionGone: it names no live session.
         """
-        visit = self.open({"HTTP_COOKIE": header}, record.frame(Cookie(), True))
+        visit = self.open({}, header, record.frame(Cookie(), True))
         if visit.standing is not LIVE:
             raise SessionGone("this Cookie header names no live session")
         visit.frame = record.frame_of(visit.seen)
@@ -342,7 +344,9 @@ class Lifecycle:
         if visit.standing is DESTROYED and visit.carried:
             self.journal.debug("cookie removed: destroyed")
             return cookies.remove(self.options.name, visit.frame.attributes)
-        if visit.standing is LIVE:
+        if visit.standing is LIVE and (visit.send or self.options.rolling):
+            self.journal.full("cookie of session %s not sent: its touch failed", id=visit.id)
+        elif visit.standing is LIVE:
             self.journal.full(
                 "cookie of session %s not sent: the browser has it already", id=visit.id
             )

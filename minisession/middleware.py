@@ -47,10 +47,12 @@ def get_session(environ: dict[str, Any]) -> Session:
         LookupError: no `SessionMiddleware` is around this app.
         TypeError: ``environ`` is not a dict, but perhaps a framework's request.
     """
-    if not isinstance(environ, dict):
+    try:
+        session = environ.get(KEY)
+    except AttributeError:
         kind = type(environ).__name__
-        raise TypeError(f"environ must be the WSGI environ, such as request.environ, not {kind}")
-    session = environ.get(KEY)
+        message = f"environ must be the WSGI environ, such as request.environ, not {kind}"
+        raise TypeError(message) from None
     if not isinstance(session, Session):
         raise LookupError(
             "this request has no session: wrap the app, as in"

@@ -44,6 +44,7 @@ class Response(Exchange):
         self, lifecycle: Lifecycle, environ: dict[str, Any], server: StartResponse
     ) -> None:
         self.lifecycle, self.environ, self._server = lifecycle, environ, server
+        self.cookies, self._method = environ.get("HTTP_COOKIE"), environ.get("REQUEST_METHOD")
 
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
@@ -84,12 +85,12 @@ class Response(Exchange):
                 # The app does not use its session, so it should not notice.
                 lifecycle.journal.warning("session left alone: %s", error)
         self.phase = "streaming"
-        headers = self._headers if self.visit is None else self._dressed(self._headers)
+        headers = self._dressed(self._headers) if self.looked else self._headers
         self._write = self._server(self._status, headers)
 
     def _dressed(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the app's headers with ours; the app's own list is not modified."""
-        if self.visit is None:
+        if not self.looked:
             return headers
         headers = list(headers)
         vary, fields, cached = None, "", None
@@ -209,6 +210,9 @@ class Response(Exchange):
         """Answer 503 in place of the app, where that is the reason and not too late; else raise."""
         self._failed = True
         if self.phase != "open" or not isinstance(error, (StoreUnavailable, SessionConflict)):
+            if self.looked:
+                why, journal = type(error).__name__, self.lifecycle.journal
+                journal.debug("nothing more of the session is stored, because of %s", why)
             # Bare: a traceback that had this frame, and so the error, would be a cycle.
             raise
         self.phase = "streaming"
@@ -225,7 +229,7 @@ class Response(Exchange):
         ]
         self._server("503 Service Unavailable", headers)
         # A body after HEAD would be taken for the next response.
-        return [] if self.environ.get("REQUEST_METHOD") == "HEAD" else [text]
+        return [] if self._method == "HEAD" else [text]
 
     def _tell_error(self, what: str, error: Exception) -> None:
         self.lifecycle.journal.error(f"{what}: %s: %s", type(error).__name__, error)

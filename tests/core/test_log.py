@@ -8,7 +8,8 @@ import math
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,15 @@ import pytest
 from webtest import TestApp
 
 import demo.app
-from minisession import CrossOriginProtection, MemoryStore, Session, SessionMiddleware, Stored, get_session
+from minisession import (
+    CrossOriginProtection,
+    MemoryStore,
+    Session,
+    SessionMiddleware,
+    Stored,
+    StoreUnavailable,
+    get_session,
+)
 from minisession.journal import EVERY, Journal, handle_of
 from minisession.visit import Replaced
 from minisession.wire import record
@@ -398,6 +407,59 @@ def test_why_no_cookie_was_sent_for_a_session_that_ended_meanwhile(
     assert [word.format(handle) in line for word, line in zip(words, caplog.messages, strict=True)] == [True] * len(
         words
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rolling": True}, ["session {} not touched: the store is down", "{} not sent: its touch failed"]),
+        (
+            {"secret": [OLD_SECRET, SECRET]},
+            ["session {} not touched: the store is down", "{} not sent: its touch failed"],
+        ),
+    ],
+    ids=["rolling", "older secret"],
+)
+def test_why_a_cookie_that_was_due_was_not_sent(
+    options: dict[str, Any], words: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The browser does not have it already."""
+    clock = Clock()
+    send(make(look, store=Down(with_victim(clock), "touch"), clock=clock, **options), OURS)
+
+    handle = handle_of(VICTIM)
+    for word, line in zip(words, caplog.messages[-2:], strict=True):
+        assert word.format(handle) in line
+
+
+def test_why_a_session_was_not_loaded_where_the_app_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """As a framework does that makes a page of its own of each exception."""
+
+    def page(session: Session) -> None:
+        with suppress(StoreUnavailable):
+            session.get("k")
+
+    send(make(page, store=Down(MemoryStore(), "load")), OURS)
+    assert caplog.messages == ["session not loaded: the store is down"]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_why_nothing_more_was_stored_of_a_session(streams: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Because the app raised, before its response began or while it was sent; what it said may hold data."""
+
+    def app(environ: dict[str, Any], start_response: StartResponse) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        if streams:
+            yield b"a block"
+        get_session(environ)["k"] = 2
+        raise LookupError("the visitor's name")
+
+    clock = Clock()
+    wrapped = make(None, store=with_victim(clock), clock=clock)
+    wrapped.app = app
+    with pytest.raises(LookupError):
+        send(wrapped, OURS)
+    assert caplog.messages[-1] == "nothing more of the session is stored, because of LookupError"
 
 
 @row("B8")

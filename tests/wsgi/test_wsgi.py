@@ -31,6 +31,7 @@ from minisession import (
     get_session,
 )
 
+from ..core.test_lifecycle import Down
 from ..support.browser import SECRET, SpyStore
 from ..support.rows import row
 
@@ -1684,6 +1685,51 @@ def test_vary_names_the_cookie_once(given: list[str], sent: list[str], name: str
     exchange = Exchange(linted(app)).run()
     assert exchange.all("vary") == sent
     assert {key for key, _ in exchange.headers if key.lower() == "vary"} == {name if given else "Vary"}
+
+
+@pytest.mark.parametrize("options", [{}, {"rolling": True}])
+def test_vary_names_the_cookie_where_the_session_could_not_be_had(options: dict[str, bool]) -> None:
+    """A cache would show everyone the page that the app makes while its store is down."""
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        with suppress(StoreUnavailable):
+            get_session(environ).get("name")
+        start_response("200 OK", list(PLAIN))
+        return [b"hello"]
+
+    visitor = Exchange(linted(as_list(put(n=1)))).run().cookie
+    down = linted(app, store=Down(MemoryStore(), "load"), **options)
+    assert Exchange(down, visitor).run().all("vary") == ["Cookie"]
+
+
+@pytest.mark.parametrize("options", [{}, {"rolling": True}, {"save_uninitialized": True}], ids=str)
+@pytest.mark.parametrize("looks", [True, False])
+def test_an_app_that_edits_its_environ_changes_nothing(options: dict[str, bool], looks: bool) -> None:
+    """A visitor whose cookie was taken out of it would get another session in the place of theirs."""
+    store = SpyStore()
+    visitor = Exchange(bare(as_list(put(n=1)), store=store)).run().cookie
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        del environ["HTTP_COOKIE"]
+        if looks:
+            assert get_session(environ)["n"] == 1
+        start_response("200 OK", list(PLAIN))
+        return [b"hello"]
+
+    exchange = Exchange(bare(app, store=store, **options), visitor).run()
+    assert exchange.cookie == (visitor if options.get("rolling") else "")
+    assert [verb for verb, _ in store.calls].count("create") == 1
+
+
+def test_a_503_after_head_has_no_body_whatever_the_app_makes_of_the_method() -> None:
+    """It would be taken for the next response."""
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        environ["REQUEST_METHOD"] = "GET"
+        return as_list(put(n=1))(environ, start_response)
+
+    exchange = Exchange(bare(app, store=Down(MemoryStore(), "create")), REQUEST_METHOD="HEAD").run()
+    assert (exchange.status, exchange.text) == ("503 Service Unavailable", b"")
 
 
 @row("P14")
