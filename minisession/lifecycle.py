@@ -11,7 +11,6 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from types import EllipsisType
 from typing import Any, TypeVar
 
 from . import expiry, plan
@@ -106,29 +105,6 @@ class Lifecycle:
             self._untouched(visit, error)
 
     # The verbs
-
-    def regenerate(self, visit: Visit, keep: bool, user: str | EllipsisType | None) -> None:
-        """Make ``visit`` a new session, which replaces what it was when it is stored."""
-        now = self._now()
-        if visit.standing in (LIVE, GONE):
-            visit.old = Replaced(visit.id, visit.seen, keep, user)
-        elif visit.old is not None:
-            # A logout stays one, whoever logs in after it.
-            last = visit.old.user if user is ... or visit.old.user is None else user
-            visit.old = visit.old._replace(keep=visit.old.keep and keep, user=last)
-        # A session that has ended has nothing to keep.
-        keep = keep and visit.standing in (LIVE, NEW)
-        # First: what interrupts the rest must not leave the old id with another user, or no data.
-        visit.begin()
-        if not keep:
-            visit.empty()
-            visit.max_age, visit.max_age_set = visit.frame.max_age, False
-        if not keep or isinstance(user, str):
-            visit.created = now
-        if not isinstance(user, EllipsisType):
-            visit.user = user
-        elif not keep:
-            visit.user = None
 
     def destroy(self, visit: Visit) -> None:
         """End the session, and what has replaced it, in the store, now."""

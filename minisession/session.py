@@ -197,7 +197,7 @@ class Session(MutableMapping[str, JSON]):
             check("user", user)
         visit = self._exchange.asked("regenerate")
         self._exchange.before_headers("regenerate() changes the cookie")
-        self._exchange.lifecycle.regenerate(visit, keep, user)
+        visit.regenerate(keep, user, self._exchange.lifecycle.options.clock())
 
     def destroy(self) -> None:
         """End the session: gone from the store now, its cookie removed by the response.

@@ -241,10 +241,28 @@ class Visit:
         self.lent = self._noted()
         self.standing, self.id, self.seen, self.old = standing, id, b"", None
 
-    def begin(self) -> None:
-        """Be a new session, with the data that there are."""
+    def regenerate(self, keep: bool, user: str | EllipsisType | None, now: float) -> None:
+        """Be a new session, which replaces what this was when it is stored."""
+        if self.standing in (LIVE, GONE):
+            self.old = Replaced(self.id, self.seen, keep, user)
+        elif self.old is not None:
+            # A logout stays one, whoever logs in after it.
+            last = self.old.user if user is ... or self.old.user is None else user
+            self.old = self.old._replace(keep=self.old.keep and keep, user=last)
+        # A session that has ended has nothing to keep.
+        keep = keep and self.standing in (LIVE, NEW)
+        # First: what interrupts the rest must not leave the old id with another user, or no data.
         self.standing, self.id, self.seen = NEW, "", b""
         self.lent, self.rewrite, self.renewed = {}, False, True
+        if not keep:
+            self.empty()
+            self.max_age, self.max_age_set = self.frame.max_age, False
+        if not keep or isinstance(user, str):
+            self.created = now
+        if not isinstance(user, EllipsisType):
+            self.user = user
+        elif not keep:
+            self.user = None
 
     def empty(self) -> None:
         """Forget the data; the lists and dicts in the app's hands are no longer the session's."""

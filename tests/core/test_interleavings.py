@@ -434,10 +434,10 @@ def without_place(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_new_id(patch: pytest.MonkeyPatch) -> None:
-    def regenerate(self: Lifecycle, visit: Visit, keep: bool, user: Any) -> None:
-        visit.user, visit.max_age_set = user, True
+    def regenerate(self: Visit, keep: bool, user: Any, now: float) -> None:
+        self.user, self.max_age_set = user, True
 
-    patch.setattr(Lifecycle, "regenerate", regenerate)
+    patch.setattr(Visit, "regenerate", regenerate)
 
 
 def without_touch(patch: pytest.MonkeyPatch) -> None:
