@@ -59,13 +59,10 @@ def is_touch_due(visit: Visit, options: Options, now: float) -> bool:
     Earlier counts like later, so that a shortened timeout reaches the sessions that exist, and a
     store without a limit (``inf``) gets one.
     """
-    lifetime = visit.max_age or options.idle_timeout
-    fresh = now + lifetime
-    if options.absolute_timeout is not None:
-        fresh = deadline(visit, options, now)
-        if fresh <= now:
-            return True
-    return not visit.untouchable and abs(fresh - visit.expires_at) >= lifetime * TOUCH_WORTH
+    lifetime, absolute = visit.max_age or options.idle_timeout, options.absolute_timeout
+    fresh = now + lifetime if absolute is None else deadline(visit, options, now)
+    moves = abs(fresh - visit.expires_at) >= lifetime * TOUCH_WORTH
+    return fresh <= now or (moves and not visit.untouchable)
 
 
 def deadline(visit: Visit, options: Options, now: float) -> float:
