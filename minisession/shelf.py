@@ -20,7 +20,7 @@ from .visit import GONE, IS_NEW, NEW, Replaced, Visit
 from .wire import cookies, record
 from .wire.record import Record
 from .wire.signing import MAX_ID, Signer
-from .wire.values import text
+from .wire.values import SURROGATE, text
 
 # Verified cookies of one request that the store is asked about.
 MAX_LOADS = 3
@@ -248,10 +248,8 @@ class Shelf:
         id = str.__str__(made)
         if not 1 <= len(id) <= MAX_ID:
             raise ValueError(f"genid returned {len(id)} characters; an id has 1 to {MAX_ID}")
-        try:
-            id.encode()
-        except UnicodeEncodeError:
-            raise ValueError("genid returned text that does not encode as UTF-8") from None
+        if SURROGATE.search(id):
+            raise ValueError("genid returned text that does not encode as UTF-8")
         # Too long for a browser is too late once the record is stored.
         cookies.check_fits(self._options.name, id)
         visit.id = id
