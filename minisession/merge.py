@@ -66,11 +66,18 @@ def fill(mine: Any, new: Any, own: Mapping[int, Any]) -> Any:
         return new
     if isinstance(new, list):
         common = [fill(before, after, own) for before, after in zip(mine, new, strict=False)]
-        mine[:] = common + new[len(common) :]
+        refill(mine, common + new[len(common) :])
     else:
-        filled = {key: fill(mine.get(key), value, own) for key, value in new.items()}
-        # Where the keys stay as they are, nothing can interrupt this.
-        if [*mine] != [*filled]:
-            mine.clear()
-        mine.update(filled)
+        refill(mine, {key: fill(mine.get(key), value, own) for key, value in new.items()})
     return mine
+
+
+def refill(mine: Any, contents: Any) -> None:
+    """Give a list or dict other contents, in place."""
+    if isinstance(mine, list):
+        mine[:] = contents
+        return
+    # Where the keys stay as they are, nothing can interrupt this.
+    if [*mine] != [*contents]:
+        mine.clear()
+    mine.update(contents)

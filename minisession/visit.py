@@ -34,7 +34,7 @@ from types import EllipsisType
 from typing import Any, NamedTuple
 
 from . import expiry
-from .merge import containers, fill
+from .merge import containers, fill, refill
 from .wire.record import Frame, Record, decode
 from .wire.values import check_again, fit, text
 
@@ -304,8 +304,12 @@ class Visit:
         copied = text(self.data)
         held, lent, own = dict(self.held), self._noted(), dict(self.own)
         seen, max_age, max_age_set = self.seen, self.max_age, self.max_age_set
+        contents = [(value, value.copy()) for value in own.values()]
 
         def restore() -> None:
+            # What has been taken out of another, or put elsewhere, is back in its place.
+            for value, was in contents:
+                refill(value, was)
             since = {key: value for key, value in list(self.held.items()) if id(value) in self.own}
             self.held, self.own = {**since, **held}, {**self.own, **own}
             data = json.loads(copied)

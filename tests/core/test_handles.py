@@ -415,6 +415,35 @@ def test_so_it_does_where_a_transaction_fails() -> None:
     assert browser.visit(data) == {"k": 1, "cart": ["mine"]}
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda table: table["d"].pop("x"),
+        lambda table: table["d"].update(x=[9]),
+        lambda table: table["d"].clear(),
+        lambda table: table.update(e=table.pop("d")),
+        lambda table: table["d"].update(x={}, y=table["d"]["x"]),
+        lambda table: table["d"]["x"].append(table["d"].pop("x")),
+        lambda table: (table["d"]["x"].append(9), table.clear()),
+    ],
+    ids=["popped", "replaced", "cleared", "moved", "moved beside", "holds itself", "changed, and all cleared"],
+)
+def test_so_does_a_nested_one_that_a_failed_transaction_has_moved(spoil: Callable[[Any], object]) -> None:
+    """It is back in its place, and what is added to it there is stored."""
+    browser = logged_in(Site(), table={"d": {"x": [1], "z": 0}})
+
+    def page(session: Session) -> None:
+        nested = session["table"]["d"]["x"]
+        with pytest.raises(ZeroDivisionError):
+            session.transact(lambda session: (spoil(session["table"]), 1 / 0))
+        assert session["table"] == {"d": {"x": [1], "z": 0}}
+        nested.append(2)
+
+    browser.visit(page)
+
+    assert browser.visit(data) == {"k": 1, "table": {"d": {"x": [1, 2], "z": 0}}}
+
+
 # Order
 
 
