@@ -20,7 +20,7 @@ from .visit import GONE, IS_NEW, NEW, Replaced, Visit
 from .wire import cookies, record
 from .wire.record import Record
 from .wire.signing import MAX_ID, Signer
-from .wire.values import SURROGATE, text
+from .wire.values import SURROGATE
 
 # Verified cookies of one request that the store is asked about.
 MAX_LOADS = 3
@@ -141,7 +141,6 @@ class Shelf:
         """
         stored, found = self.read(visit, visit.id) or self.gone(visit, visit.id)
         visit.adopt(found.data)
-        visit.lent = {key: text(visit.data[key]) for key in [*visit.held] if key in visit.data}
         visit.max_age_set = False
         # After the data: what interrupts this must not leave as seen what was not.
         visit.live(visit.id, stored, found, self._now(), self._strict)
@@ -165,11 +164,7 @@ class Shelf:
         # What is not fit cannot be compared.
         visit.check()
         base = record.decode(seen)
-        lent = {*visit.lent, *visit.held}
-        # Before the merge, which may put their values into ours.
-        texts = {key: text(value) for key, value in theirs.data.items() if key in lent}
         visit.adopt(merge(base.data, dict(visit.data), theirs.data))
-        visit.lent = {key: texts.get(key) for key in lent}
         if not visit.max_age_set:
             visit.max_age = theirs.max_age
 

@@ -178,7 +178,7 @@ class Visit:
         if self.held:
             self.check()
         # A copy, as elsewhere: another thread of this request may be changing the session.
-        for key, before in (self._noted() if self.saved else dict(self.lent)).items():
+        for key, before in self._noted().items():
             value = self.data.get(key, _ABSENT)
             if (None if value is _ABSENT else text(value)) != before:
                 return True
@@ -188,7 +188,7 @@ class Visit:
         """Return a copy of ``lent``, with the texts of what is as stored."""
         lent = dict(self.lent)
         if _AS_STORED in lent.values():
-            stored = decode(self.seen).data
+            stored = decode(self.seen).data if self.seen else {}
             for key in [key for key, before in lent.items() if before == _AS_STORED]:
                 lent[key] = text(stored[key]) if key in stored else None
         return lent
@@ -294,6 +294,7 @@ class Visit:
                 del self.held[key]
         # At once: what interrupts this leaves the session with data.
         self.data = data
+        self.lent = dict.fromkeys([*self.lent, *self.held], _AS_STORED)
 
     def snapshot(self) -> Callable[[], None]:
         """Return a function that returns to what is now.
