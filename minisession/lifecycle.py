@@ -190,7 +190,12 @@ class Lifecycle:
             elif visit.standing is not DESTROYED:
                 self._store(visit)
         except SessionGone as gone:
-            self._lost(visit, gone)
+            if visit.renewed or visit.changed():
+                self.journal.warning("changes not stored, and no cookie sent: %s", gone)
+            else:
+                self.journal.debug("cookie not sent: %s", gone)
+            # Or the end of the body would log the same.
+            visit.lent, visit.max_age_set = {}, False
         return self._answer(visit)
 
     def commit_late(self, visit: Visit) -> None:
@@ -242,8 +247,7 @@ class Lifecycle:
 
         If another request was first, the new session stands alone or is gone: see `_was_outrun`.
         """
-        if visit.held:
-            visit.check()
+        visit.check()
         if visit.old is not None and not visit.old.seen:
             self._was_outrun(visit, visit.old)
         taken = 0
@@ -343,14 +347,6 @@ class Lifecycle:
         until = None if visit.max_age is None else visit.expires_at
         now, value = self.options.clock(), self._signer.sign(visit.id)
         return cookies.write(self.options.name, value, visit.frame.attributes, now, until)
-
-    def _lost(self, visit: Visit, gone: SessionGone) -> None:
-        """Log, once, that changes are not stored because the session has ended."""
-        if visit.renewed or visit.changed():
-            self.journal.warning("changes not stored, and no cookie sent: %s", gone)
-        else:
-            self.journal.debug("cookie not sent: %s", gone)
-        visit.lent, visit.max_age_set = {}, False
 
     def _untouched(self, visit: Visit, error: SessionError) -> None:
         """Log that a touch failed."""

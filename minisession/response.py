@@ -196,8 +196,7 @@ class Response(Exchange):
     # What goes wrong
 
     def abandon(self, body: Any) -> None:
-        """Give up a response that failed: store nothing more, and close the app's body."""
-        self._failed = True
+        """Close the body of an app whose response has failed; nothing more is stored."""
         self._body = body
         try:
             self.close()
