@@ -163,8 +163,7 @@ class Shelf:
     def _merge(self, visit: Visit, seen: bytes, theirs: Record) -> None:
         # What is not fit cannot be compared.
         visit.check()
-        base = record.decode(seen)
-        visit.adopt(merge(base.data, dict(visit.data), theirs.data))
+        visit.adopt(merge(record.decode(seen).data, dict(visit.data), theirs.data))
         if not visit.max_age_set:
             visit.max_age = theirs.max_age
 
