@@ -231,9 +231,7 @@ class Visit:
         self.stored = self.saved = self.known = True
         self.max_age_set = self.rewrite = self.untouchable = self.renewed = False
         # Not emptied: another thread may have changed a key since the record was written.
-        self.lent.update(dict.fromkeys(self.lent, _AS_STORED))
-        if self.held:
-            self.lent.update(dict.fromkeys(self.held, _AS_STORED))
+        self.lent.update(dict.fromkeys([*self.lent, *self.held], _AS_STORED))
 
     def end(self, standing: Standing, id: str) -> None:
         """Stand for a session that has ended."""
