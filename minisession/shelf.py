@@ -242,7 +242,7 @@ class Shelf:
         id = str.__str__(made)
         if not 1 <= len(id) <= MAX_ID:
             raise ValueError(f"genid returned {len(id)} characters; an id has 1 to {MAX_ID}")
-        if SURROGATE.search(id):
+        if not id.isascii() and SURROGATE.search(id):
             raise ValueError("genid returned text that does not encode as UTF-8")
         # Too long for a browser is too late once the record is stored.
         cookies.check_fits(self._options.name, id)

@@ -178,7 +178,8 @@ class Visit:
         if self.held:
             self.check()
         # A copy, as elsewhere: another thread of this request may be changing the session.
-        for key, before in self._noted().items():
+        as_stored = _AS_STORED in self.lent.values()
+        for key, before in (self._noted() if as_stored else dict(self.lent)).items():
             value = self.data.get(key, _ABSENT)
             if (None if value is _ABSENT else text(value)) != before:
                 return True
