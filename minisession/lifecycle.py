@@ -167,7 +167,7 @@ class Lifecycle:
             raise
         return results[0]
 
-    def deadline(self, visit: Visit) -> float:
+    def expires_at(self, visit: Visit) -> float:
         """Return when the session ends if it is not used again."""
         if visit.standing is LIVE and not visit.max_age_set and visit.expires_at != float("inf"):
             return visit.expires_at

@@ -47,7 +47,7 @@ class Options:
     def __post_init__(self) -> None:
         check_name(self.name)
         if isinstance(self.cookie, Cookie):
-            self.cookie.check_name(self.name)
+            self.cookie.check_prefix(self.name)
             frames = {https: record.frame(self.cookie, https) for https in (True, False)}
             # The dataclass is frozen, but must set this itself.
             object.__setattr__(self, "_frames", frames)
@@ -73,7 +73,7 @@ class Options:
         made = self.cookie(environ)
         if not isinstance(made, Cookie):
             raise TypeError(f"cookie(environ) must return a Cookie, not {type(made).__name__}")
-        made.check_name(self.name)
+        made.check_prefix(self.name)
         return record.frame(made, https)
 
 

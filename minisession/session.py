@@ -54,7 +54,7 @@ class SessionCookie:
         visit, lifecycle = self._exchange.look(), self._exchange.lifecycle
         if visit.max_age is None:
             return None
-        return max(0.0, lifecycle.deadline(visit) - lifecycle.options.clock())
+        return max(0.0, lifecycle.expires_at(visit) - lifecycle.options.clock())
 
     @max_age.setter
     def max_age(self, seconds: float | None) -> None:
@@ -73,7 +73,7 @@ class SessionCookie:
     def expires(self) -> datetime | None:
         """When the browser drops the cookie, UTC; None for a cookie that ends with the browser."""
         visit = self._exchange.look()
-        return None if visit.max_age is None else moment(self._exchange.lifecycle.deadline(visit))
+        return None if visit.max_age is None else moment(self._exchange.lifecycle.expires_at(visit))
 
     @property
     def original_max_age(self) -> float | None:
@@ -165,7 +165,7 @@ class Session(MutableMapping[str, JSON]):
     @property
     def expires_at(self) -> datetime:
         """When it ends if it is not used again, UTC."""
-        return moment(self._exchange.lifecycle.deadline(self._exchange.look()))
+        return moment(self._exchange.lifecycle.expires_at(self._exchange.look()))
 
     @property
     def cookie(self) -> SessionCookie:

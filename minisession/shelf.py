@@ -175,7 +175,7 @@ class Shelf:
         False: a record has changed or ended, or the new session's id is taken.
         """
         is_new, old, user = visit.standing is NEW, visit.old, visit.user
-        id, ends = visit.id or self.name(visit), self.deadline(visit)
+        id, ends = visit.id or self.name(visit), self._deadline(visit)
         kept = Record(visit.data, visit.max_age, visit.created, user)
         data = record.encode(kept, visit.frame, ends)
         if len(data) > self._options.max_bytes:
@@ -206,7 +206,7 @@ class Shelf:
 
     def touch(self, visit: Visit) -> bool:
         """Begin a live session's lifetime anew; False: its record has changed or ended."""
-        expires_at = self.deadline(visit)
+        expires_at = self._deadline(visit)
         if not self.store.touch(visit.id, visit.seen, expires_at, visit.user):
             return False
         visit.expires_at = expires_at
@@ -215,7 +215,7 @@ class Shelf:
 
     # Small things
 
-    def deadline(self, visit: Visit) -> float:
+    def _deadline(self, visit: Visit) -> float:
         """Return when a session that is used now ends.
 
         Raises:

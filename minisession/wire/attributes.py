@@ -101,7 +101,7 @@ class Cookie:
             wrong = ValueError if isinstance(got, str) else TypeError
             raise wrong(f"{name} must be one of {words} or None, not {got!r}")
 
-    def check_name(self, name: str) -> None:
+    def check_prefix(self, name: str) -> None:
         """Raise ValueError where the prefix of ``name`` promises what this cookie does not keep."""
         for attribute, promised, prefixes in _PROMISES:
             got = getattr(self, attribute)
