@@ -172,18 +172,8 @@ class RedisStore(Listing):
         done = self._at_once(lua.ROTATE, keys, arguments, self._entry(new, ttl, user))
         if done is not None:
             return done
-        with self._redis.budget:
-            if not self.create(new, data, expires_at, user):
-                return False
-            buried = False
-            try:
-                buried = self._bury(old, seen, heir)
-            finally:
-                if not buried:
-                    # If it stays, it expires, and no cookie names it.
-                    with suppress(StoreUnavailable):
-                        self._drop(self._key(new), data)
-            return buried
+        steps = self._rotate_in_steps
+        return self._redis.budget.spend(steps, old, seen, new, data, expires_at, user, heir)
 
     def heir(self, id: str) -> str | None:
         """Return the id that inherited from a tombstone, or None."""
@@ -231,15 +221,35 @@ class RedisStore(Listing):
         done = self._at_once(script, [key], arguments, entry)
         if done is not None or entry is None:
             return bool(done)
-        with self._redis.budget:
-            entered = done_of(self._eval(lua.ENTER, [entry.key], entry.ttl, entry.id))
-            done = self._is_done(script, [key], *arguments)
-            if entered and not done:
-                # Otherwise another user's session would be listed.
-                self._redis.run(("ZREM", entry.key, entry.id))
-            elif entered == 2:
-                self._prune_some(entry.key)
-            return done
+        return self._redis.budget.spend(self._write_in_steps, script, key, arguments, entry)
+
+    def _write_in_steps(
+        self, script: bytes, key: bytes, arguments: tuple[Any, ...], entry: Entry
+    ) -> bool:
+        entered = done_of(self._eval(lua.ENTER, [entry.key], entry.ttl, entry.id))
+        done = self._is_done(script, [key], *arguments)
+        if entered and not done:
+            # Otherwise another user's session would be listed.
+            self._redis.run(("ZREM", entry.key, entry.id))
+        elif entered == 2:
+            self._prune_some(entry.key)
+        return done
+
+    def _rotate_in_steps(
+        self, old: str, seen: bytes, new: str, data: bytes, expires_at: float,
+        user: str | None, heir: str,
+    ) -> bool:  # fmt: skip
+        if not self.create(new, data, expires_at, user):
+            return False
+        buried = False
+        try:
+            buried = self._bury(old, seen, heir)
+        finally:
+            if not buried:
+                # If it stays, it expires, and no cookie names it.
+                with suppress(StoreUnavailable):
+                    self._drop(self._key(new), data)
+        return buried
 
     def _at_once(
         self, script: bytes, keys: list[bytes], arguments: tuple[Any, ...], entry: Entry | None

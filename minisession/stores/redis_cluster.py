@@ -77,13 +77,15 @@ class Cluster:
             StoreUnavailable: all, some or none of them may have been carried out.  `FOREIGN` as in
                 `Node`.
         """
+        return self.budget.spend(self._run, commands, foreign)
+
+    def _run(self, commands: Sequence[Command], foreign: bool) -> list[Any]:
         replies: list[Any] = []
-        with self.budget:
-            for home, neighbours in groupby(commands, self._home):
-                asked = list(neighbours)
-                answers = self._ask(home, asked)
-                pairs = zip(asked, answers, strict=True)
-                replies += checked([self._follow(home, *pair) for pair in pairs], foreign)
+        for home, neighbours in groupby(commands, self._home):
+            asked = list(neighbours)
+            answers = self._ask(home, asked)
+            pairs = zip(asked, answers, strict=True)
+            replies += checked([self._follow(home, *pair) for pair in pairs], foreign)
         return replies
 
     def batch(self, commands: list[Command]) -> list[Any]:
@@ -195,16 +197,15 @@ class Cluster:
         """Fetch the map, or wait for the call that does."""
         ours = threading.Event()
         fetching = self._fetching.setdefault(os.getpid(), ours)
-        with self.budget:
-            if fetching is not ours:
-                fetching.wait(left())
-            else:
-                try:
-                    if not self._slots:
-                        self._install(self._fetch())
-                finally:
-                    del self._fetching[os.getpid()]
-                    ours.set()
+        if fetching is not ours:
+            self.budget.spend(lambda: fetching.wait(left()))
+        else:
+            try:
+                if not self._slots:
+                    self._install(self.budget.spend(self._fetch))
+            finally:
+                del self._fetching[os.getpid()]
+                ours.set()
         if not self._slots:
             raise StoreUnavailable("Redis Cluster: the map of its slots has not come")
 

@@ -12,16 +12,18 @@ Names are looked up by the system, whose own limit holds.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class _Calls(threading.local):
-    """Until when the calls of this thread may wait, the innermost last."""
+    """Until when the innermost call of this thread may wait."""
 
-    def __init__(self) -> None:
-        self.until = [inf]
+    until = inf
 
 
 _calls = _Calls()
@@ -29,21 +31,27 @@ _calls = _Calls()
 
 def left() -> float:
     """Return the seconds that the call under way may still wait; inf outside of one."""
-    return _calls.until[-1] - monotonic()
+    return _calls.until - monotonic()
 
 
 class Budget:
-    """A limit, in seconds, of everything inside ``with``; at most what an outer one leaves."""
+    """A limit, in seconds, of everything that a function waits for.
+
+    Not a context manager: an exception that a signal raises as one is entered or left would leave
+    its limit behind, and every later call of the thread would fail.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    def __enter__(self) -> None:
-        until = _calls.until
-        until.append(min(until[-1], monotonic() + self.seconds))
-
-    def __exit__(self, *exc_info: object) -> None:
-        _calls.until.pop()
+    def spend(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Return what ``work`` returns; it may wait for at most what an outer limit leaves."""
+        outer = _calls.until
+        try:
+            _calls.until = min(outer, monotonic() + self.seconds)
+            return work(*arguments)
+        finally:
+            _calls.until = outer
 
 
 class PatientSocket:

@@ -168,9 +168,10 @@ class Node:
         """As `run`, with the errors that Redis answered among the replies."""
         (begun, hasty), look = self._gate.enter(), self._look
         try:
-            with _HASTY if hasty else self.budget:
-                # The first call's additional question is part of its round trip.
-                replies = self._line.exchange(commands if look is None else [*commands, INFO])
+            # The first call's additional question is part of its round trip.
+            asked = commands if look is None else [*commands, INFO]
+            budget = _HASTY if hasty else self.budget
+            replies = budget.spend(self._line.exchange, asked)
         except Busy:
             self._gate.not_tried()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from queue import Full, SimpleQueue
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -58,6 +59,32 @@ class Target(NamedTuple):
     pool: Callable[..., ConnectionPool]
 
 
+class Free:
+    """A pool's connections that are free, the last used first, and None in the place of new ones.
+
+    As `queue.LifoQueue`, which redis-py would take, but each step is one of C's: an exception that
+    a signal raises in the midst of that one leaves its lock taken, and all later calls hang.
+    """
+
+    def __init__(self, maxsize: int) -> None:
+        self.maxsize = maxsize
+        # redis-py looks at this, too.
+        self.queue: list[Any] = []
+        self._turns: SimpleQueue[None] = SimpleQueue()
+
+    def put_nowait(self, item: object) -> None:
+        """Add one, or raise `Full`."""
+        if len(self.queue) >= self.maxsize:
+            raise Full
+        self.queue.append(item)
+        self._turns.put(None)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take one, or raise `Empty` after so many seconds."""
+        self._turns.get(block, timeout)
+        return self.queue.pop()
+
+
 def target(url: str, limits: Limits) -> Target:
     """Return what a URL stands for.
 
@@ -95,6 +122,7 @@ def target(url: str, limits: Limits) -> Target:
             max_connections=model.max_connections,
             timeout=model.timeout,
             connection_class=patient(connection_class),
+            queue_class=Free,
             **{**kwargs, **address},
         )
         return made

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import queue
 import subprocess
 import sys
 import threading
@@ -22,6 +24,7 @@ from minisession.stores.base import Store
 from minisession.testing import StoreContract
 
 from ..support.browser import Clock
+from ..support.interruptions import interrupted
 from ..support.ports import free_port
 from ..support.redis_masters import Cluster, id_on, redis_masters, slot_of, user_on
 from ..support.redis_server import SOON, Cut, RedisServer, Wire, redis_server
@@ -34,8 +37,11 @@ from redis.cluster import RedisCluster  # isort: skip
 from redis.retry import Retry  # isort: skip
 from minisession.stores.redis import RedisStore  # isort: skip
 from minisession.stores.redis_cluster import Cluster as ClusterLink  # isort: skip
+from minisession.stores import redis_deadline, redis_url  # isort: skip
+from minisession.stores.redis_deadline import Budget  # isort: skip
 from minisession.stores.redis_gate import PATIENCE, PAUSE, Gate  # isort: skip
 from minisession.stores.redis_node import Line, Node  # isort: skip
+from minisession.stores.redis_url import Free  # isort: skip
 
 BUDGET = 1.0  # seconds that a call may take
 SLACK = 0.6  # seconds for a machine that is busy with other things
@@ -254,6 +260,54 @@ class TestTheGate:
         gate.enter()
         gate.not_tried()
         gate.enter()
+
+
+class TestASignal:
+    """Its handler may raise in the midst of a call, as a time limit's does."""
+
+    @row("T8")
+    def test_it_leaves_no_limit_behind(self) -> None:
+        """Else all later calls of the thread have waited for all of their time before they begin."""
+        files = {str(redis_deadline.__file__)}
+        behind: list[int] = []
+        for line in itertools.count(1):
+            if not interrupted(self.spend, line, files):
+                break
+            if redis_deadline.left() != inf:
+                behind.append(line)
+                redis_deadline._calls.until = inf
+        # The last takes the limit away, where no signal comes: nothing was called since.
+        assert behind == [line - 1]
+        assert line > 9
+
+    @staticmethod
+    def spend() -> None:
+        outer, inner = Budget(20), Budget(10)
+        outer.spend(inner.spend, redis_deadline.left)
+
+    @row("T8")
+    def test_it_leaves_no_lock_taken(self) -> None:
+        """Else all later calls hang.  It may cost a connection."""
+        files = {str(module.__file__) for module in (redis_url, queue, threading)}
+        for line in itertools.count(1):
+            free = Free(3)
+            for number in range(2):
+                free.put_nowait(number)
+            taken = list[int]()
+
+            def call(free: Free = free, taken: list[int] = taken) -> None:
+                taken.append(free.get(timeout=0))
+                free.put_nowait(2)
+
+            was_interrupted = interrupted(call, line, files)
+            other = threading.Thread(target=call, daemon=True)
+            other.start()
+            other.join(SOON)
+            assert not other.is_alive()
+            if not was_interrupted:
+                break
+        assert line > 4
+        assert taken == [1, 2]  # the last used first
 
 
 class TestAllConnectionsInUse:

@@ -9,59 +9,31 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from minisession import StoreUnavailable
 from minisession.stores import sqlite, sqlite_file, sqlite_owner
 from minisession.stores.base import TOMBSTONE
 from minisession.stores.sqlite import SQLiteStore
 
+from ..support import interruptions
 from ..support.rows import row
 from .test_sqlite_store import LATER, ended_well, fork, open_files, sql
 
-FILES = {module.__file__ for module in (sqlite, sqlite_file, sqlite_owner)}
+FILES = {str(module.__file__) for module in (sqlite, sqlite_file, sqlite_owner)}
 NEVER = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: pytest.fail("it waited"))
 
 
-class Interrupted(BaseException):
-    """As raised by a signal's handler."""
-
-
 def interrupted(call: Callable[[], object], line: int) -> bool:
-    """Make the call, and raise before the line of this number, counted as they run; False if it ended before."""
-    lines = 0
-
-    def trace(frame: FrameType, event: str, arg: object) -> Any:
-        nonlocal lines
-        if frame.f_code.co_filename not in FILES:
-            return None
-        if event == "line":
-            lines += 1
-            if lines == line:
-                raise Interrupted
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except Interrupted:
-        pass
-    except StoreUnavailable:
-        sys.settrace(before)
-        return lines >= line
-    finally:
-        sys.settrace(before)
-    return lines >= line
+    """Make the call, and raise before the line of this number; False if it ended before."""
+    return interruptions.interrupted(call, line, FILES)
 
 
 @pytest.fixture
