@@ -79,7 +79,8 @@ def destroy_session(store: ListingStore, user: str, handle: str) -> bool:
     """End the session of this user that has this handle; True only if it is logged out now.
 
     It is looked for among the user's own, so that no one ends another's by guessing.  Where it is
-    given a new id meanwhile, it ends under that.
+    given a new id meanwhile, it ends under that.  Where it was given one since its handle was
+    listed, nothing is found: list again.
 
     Raises:
         StoreUnavailable, SessionConflict: the session may live on.  Call it again.

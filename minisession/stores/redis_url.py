@@ -116,16 +116,15 @@ def target(url: str, limits: Limits) -> Target:
     must_be_known(connection_class, kwargs)
     waits = kwargs["socket_connect_timeout"], kwargs["socket_timeout"], model.timeout
 
-    def pool(**address: Any) -> ConnectionPool:
+    def pool(**address: Any) -> Any:
         make: Any = BlockingConnectionPool
-        made: ConnectionPool = make(
+        return make(
             max_connections=model.max_connections,
             timeout=model.timeout,
             connection_class=patient(connection_class),
             queue_class=Free,
             **{**kwargs, **address},
         )
-        return made
 
     return Target(seeds, sum(waits), pool)
 

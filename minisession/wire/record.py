@@ -116,6 +116,9 @@ def _members_of(data: bytes) -> dict[str, Any]:
         text = data.decode().strip(" \t\n\r")
         members, end = _decoder.raw_decode(text)
     except RecursionError:
+        # Of a record that is not deep, it is the app that is, in its own calls.
+        if not _may_be_deep(data):
+            raise
         raise ValueError("nested too deep") from None
     except ValueError:
         # The cause may quote the data.
@@ -136,10 +139,14 @@ def _max_age_in(cookie: dict[str, Any]) -> float | None:
 
 
 def _check_that_it_can_be_stored_again(data: bytes, members: list[Any]) -> None:
-    large = len(data) > LONGEST_INT or data.count(b"[") + data.count(b"{") > values.MAX_DEPTH
+    large = len(data) > LONGEST_INT or _may_be_deep(data)
     # Half surrogate pairs can be; Express stores them, too.
     if large and not values.fit(members, bad=values.PAIR):
         raise ValueError("too deep, or with integers too long, to be stored again")
+
+
+def _may_be_deep(data: bytes) -> bool:
+    return data.count(b"[") + data.count(b"{") > values.MAX_DEPTH
 
 
 def encode(record: Record, frame: Frame, expires_at: float) -> bytes:

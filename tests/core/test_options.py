@@ -139,7 +139,7 @@ def test_a_list_of_secrets_is_copied() -> None:
 
 NAMES = [
     *("", " ", "a b", "a;b", "a=b", "a,b", 'a"b', "a\r\nb", "a\n", "\na", "a\tb", "a\0", "a\x7f", "é", "☃", "\ud800"),
-    *("a/b", "a:b", "(a)", "a@b", "[a]", "{a}", "a\\b", "a?b", "<a>", "$Version", "$Path", "x" * 5000),
+    *("a/b", "a:b", "(a)", "a@b", "[a]", "{a}", "a\\b", "a?b", "<a>", "$Version", "$Path", "x" * 3930),
     *("Path", "path", "expires", "SameSite", "Max-Age", "Domain", "Secure", "HttpOnly", "comment", "version"),
 ]
 
@@ -159,7 +159,7 @@ def test_a_name_is_str(name: Any) -> None:
 
 
 @row("O7")
-@pytest.mark.parametrize("name", ["sid", "connect.sid", "a!#%&'*+-.^_`|~9", "x" * 1000])
+@pytest.mark.parametrize("name", ["sid", "connect.sid", "a!#%&'*+-.^_`|~9", "x" * 1000, "x" * 3929])
 def test_every_token_is_a_name(name: str) -> None:
     """And a session works under it."""
     browser = Browser(middleware(app, name=name))

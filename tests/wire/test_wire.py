@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import string
+import sys
+from contextlib import suppress
 from math import inf, nextafter
 from typing import Any
 from urllib.parse import quote
@@ -326,3 +328,15 @@ def test_a_lifetime_past_the_year_9999_is_sent_as_its_last_second() -> None:
     header = cookies.write("sid", "v", rendered(Cookie(), True), T, T + 1e20)
 
     assert "Expires=Fri, 31 Dec 9999 23:59:59 GMT" in header
+
+
+def test_a_full_stack_is_not_taken_for_a_damaged_record() -> None:
+    """The app that called so deep learns of it; its visitor's session is not given up."""
+    stored = b'{"cookie":{},"list":[[1]]}'
+
+    def decoded(levels: int) -> object:
+        return decoded(levels - 1) if levels else record.decode(stored).data
+
+    for levels in range(sys.getrecursionlimit()):
+        with suppress(RecursionError):
+            assert decoded(levels) == {"list": [[1]]}
