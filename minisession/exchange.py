@@ -24,10 +24,9 @@ class Exchange:
     """
 
     phase: Phase = "open"
-    # The request has looked at its session, or tried to.
-    looked = False
-    # None: it has not, or the store was down.
+    # None: the request has not looked at its session, or in vain, as the store was down.
     visit: Visit | None = None
+    looked_in_vain = False
 
     def __init__(self, lifecycle: Lifecycle, environ: dict[str, Any]) -> None:
         self.lifecycle, self.environ = lifecycle, environ
@@ -40,10 +39,10 @@ class Exchange:
             return self.visit
         if self.phase == "closed":
             raise SessionError("the response is complete, and its session was never looked at")
-        self.looked = True
         try:
             found = self.lifecycle.open(self.environ, self.cookies)
         except StoreUnavailable as error:
+            self.looked_in_vain = True
             self.lifecycle.journal.debug("session not loaded: %s", error)
             raise
         # Threads that share a request share its session: the one that the first of them found.

@@ -52,7 +52,7 @@ class Journal:
 
     def full(self, message: str, *args: object, id: str) -> None:
         """Log, at DEBUG, a line that begins with a session."""
-        if log.isEnabledFor(logging.DEBUG):
+        if self.is_full():
             log.debug(message, handle_of(id), *args, stacklevel=2)
 
     def once(self, message: str) -> None:

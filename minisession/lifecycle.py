@@ -13,9 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from . import expiry, plan
+from . import plan
 from .ending import end, has_live_heir
 from .errors import SessionConflict, SessionError, SessionGone, SessionTooLarge, StoreUnavailable
+from .expiry import EARLY_TOUCH
 from .journal import Journal, handle_of
 from .options import Options
 from .shelf import Shelf
@@ -70,7 +71,7 @@ class Lifecycle:
             )
         self.shelf.open(visit, header)
         if visit.standing is LIVE:
-            early = (visit.max_age or self.options.idle_timeout) * expiry.EARLY_TOUCH
+            early = (visit.max_age or self.options.idle_timeout) * EARLY_TOUCH
             if visit.expires_at - now < early and plan.is_touch_due(visit, self.options, now):
                 with suppress(SessionGone):
                     self._touch_once(visit)
@@ -108,8 +109,9 @@ class Lifecycle:
 
     def destroy(self, visit: Visit) -> None:
         """End the session, and what has replaced it, in the store, now."""
-        id = visit.old.id if visit.old is not None else visit.id
-        if visit.old is not None or visit.standing in (LIVE, GONE):
+        old = visit.old
+        id = visit.id if old is None else old.id
+        if old is not None or visit.standing in (LIVE, GONE):
             end(self.store, id)
             self.journal.full("session %s destroyed", id=id)
         visit.end(DESTROYED, visit.id)
@@ -182,7 +184,8 @@ class Lifecycle:
             StoreUnavailable, SessionConflict, SessionTooLarge, TypeError: nothing more was stored.
         """
         # Most requests end here, unless the log is to say why.
-        if plan.is_settled(visit, self.options, self._now()) and not self.journal.is_full():
+        is_settled = not visit.lent and plan.is_settled(visit, self.options, self._now())
+        if is_settled and not self.journal.is_full():
             return None
         try:
             if visit.standing is GONE:
@@ -324,12 +327,13 @@ class Lifecycle:
         if visit.standing is DESTROYED and visit.carried:
             self.journal.debug("cookie removed: destroyed")
             return cookies.remove(self.options.name, visit.frame.attributes)
-        if visit.standing is LIVE and (visit.send or self.options.rolling):
-            self.journal.full("cookie of session %s not sent: its touch failed", id=visit.id)
-        elif visit.standing is LIVE:
-            self.journal.full(
-                "cookie of session %s not sent: the browser has it already", id=visit.id
-            )
+        if visit.standing is LIVE:
+            if visit.send or self.options.rolling:
+                self.journal.full("cookie of session %s not sent: its touch failed", id=visit.id)
+            else:
+                self.journal.full(
+                    "cookie of session %s not sent: the browser has it already", id=visit.id
+                )
         elif visit.standing is NEW:
             self.journal.debug("cookie not sent: the session is new and empty")
         elif not visit.carried:

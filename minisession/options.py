@@ -40,17 +40,16 @@ class Options:
     clock: Callable[[], float] = time.time
     # Every request counts as one that looks at its session.
     always: bool = field(init=False)
-    # The part of records that the cookie determines, over https and over http; not
-    # there where the cookie is a function.
+    # The part of records that the cookie determines, over https and over http; empty where the
+    # cookie is a function.
     _frames: Mapping[bool, Frame] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        frames = {}
         if isinstance(self.cookie, Cookie):
             self.cookie.check_prefix(self.name)
             frames = {https: record.frame(self.cookie, https) for https in (True, False)}
-            # The dataclass is frozen, but must set this itself.
-            object.__setattr__(self, "_frames", frames)
         elif isinstance(self.cookie, type) or not callable(self.cookie):
             raise TypeError(
                 f"cookie must be a Cookie, or a callable (environ) -> Cookie, not {self.cookie!r}"
@@ -63,14 +62,16 @@ class Options:
         if self.absolute_timeout is not None:
             checks.seconds("absolute_timeout", self.absolute_timeout)
         checks.count("max_bytes", self.max_bytes)
+        # The dataclass is frozen, but must set these itself.
+        object.__setattr__(self, "_frames", frames)
         object.__setattr__(self, "always", self.resave or self.save_uninitialized or self.rolling)
 
     def frame_for(self, environ: dict[str, Any]) -> Frame:
         """Return what is configured of a request's record and cookie."""
         https = environ.get("wsgi.url_scheme") == "https" or (self.proxy and _was_https(environ))
-        if isinstance(self.cookie, Cookie):
+        if self._frames:
             return self._frames[https]
-        made = self.cookie(environ)
+        made: object = self.cookie(environ)  # type: ignore[operator]  # a Cookie has frames
         if not isinstance(made, Cookie):
             raise TypeError(f"cookie(environ) must return a Cookie, not {type(made).__name__}")
         made.check_prefix(self.name)

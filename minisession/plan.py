@@ -44,11 +44,12 @@ def store(visit: Visit, options: Options, now: float, *, asked: bool = False) ->
 
 
 def is_settled(visit: Visit, options: Options, now: float) -> bool:
-    """Return whether a live session needs neither the store nor a cookie, as most requests' does.
+    """Return whether a session that was not lent needs neither the store nor a cookie.
 
-    `store` and `is_sent` would give the same answer, in twice as many steps.
+    Most requests' are live, and do not.  `store` and `is_sent` would give the same answer, in twice
+    as many steps.
     """
-    if visit.standing is not LIVE or visit.lent or visit.max_age_set or visit.rewrite:
+    if visit.standing is not LIVE or visit.max_age_set or visit.rewrite:
         return False
     return not (visit.send or options.always or is_touch_due(visit, options, now))
 
@@ -90,4 +91,4 @@ def is_pending(visit: Visit) -> bool:
 def is_sent(visit: Visit, options: Options) -> bool:
     """Return whether the browser gets a cookie, once the store has done its part."""
     # What was stored may have ended since.
-    return visit.standing is LIVE and visit.stored and bool(visit.send or options.rolling)
+    return visit.standing is LIVE and visit.stored and (visit.send != "" or options.rolling)

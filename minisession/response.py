@@ -85,12 +85,14 @@ class Response(Exchange):
                 # The app does not use its session, so it should not notice.
                 lifecycle.journal.warning("session left alone: %s", error)
         self.phase = "streaming"
-        headers = self._dressed(self._headers) if self.looked else self._headers
+        headers = self._headers
+        if self.visit is not None or self.looked_in_vain:
+            headers = self._dressed(headers)
         self._write = self._server(self._status, headers)
 
     def _dressed(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the app's headers with ours; the app's own list is not modified."""
-        if not self.looked:
+        if self.visit is None and not self.looked_in_vain:
             return headers
         headers = list(headers)
         vary, fields, cached = None, "", None
@@ -209,7 +211,7 @@ class Response(Exchange):
         """Answer 503 in place of the app, where that is the reason and not too late; else raise."""
         self._failed = True
         if self.phase != "open" or not isinstance(error, (StoreUnavailable, SessionConflict)):
-            if self.looked:
+            if self.visit is not None:
                 why, journal = type(error).__name__, self.lifecycle.journal
                 journal.debug("nothing more of the session is stored, because of %s", why)
             # Bare: a traceback that had this frame, and so the error, would be a cycle.

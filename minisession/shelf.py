@@ -47,12 +47,19 @@ class Shelf:
 
     def open(self, visit: Visit, header: object) -> None:
         """Load the first of a ``Cookie`` header's verified cookies that the store knows."""
+        name, journal = self._options.name, self._journal
+        values = cookies.read(header, name) if isinstance(header, str) else []
+        visit.carried = bool(values)
+        if not values:
+            journal.debug("new session: the request has no cookie %s", name)
+        elif len(values) > 1:
+            # A sibling domain has set one, or Path or Domain were different once.
+            journal.info("duplicate: %d cookies %s; the first good one counts", len(values), name)
         asked: list[str] = []
-        for value in self._cookies_in(visit, header):
-            recalled = len(value) <= LONGEST_REMEMBERED
-            verified = self._recall(value) if recalled else self._verified(value)
-            if verified is None:
-                self._journal.debug("cookie ignored: its signature does not verify")
+        for value in values:
+            verify = self._recall if len(value) <= LONGEST_REMEMBERED else self._verified
+            if (verified := verify(value)) is None:
+                journal.debug("cookie ignored: its signature does not verify")
                 continue
             id, current = verified
             if id in asked or len(asked) == MAX_LOADS:
@@ -65,25 +72,11 @@ class Shelf:
                 visit.live(id, stored, kept, visit.created, self._strict)
                 if not current:
                     visit.send = "was signed by an older secret"
-                self._journal.full("session %s loaded", id=id)
+                journal.full("session %s loaded", id=id)
                 return
         if visit.known:
             visit.end(GONE, visit.id)
-            self._journal.debug("session %s ended a moment ago: this request has none", id=visit.id)
-
-    def _cookies_in(self, visit: Visit, header: object) -> list[str]:
-        """Return the values of the cookies of our name, as the browser sent them."""
-        name = self._options.name
-        values = cookies.read(header, name) if isinstance(header, str) else []
-        visit.carried = bool(values)
-        if not values:
-            self._journal.debug("new session: the request has no cookie %s", name)
-        elif len(values) > 1:
-            # A sibling domain has set one, or Path or Domain were different once.
-            self._journal.info(
-                "duplicate: %d cookies %s; the first good one counts", len(values), name
-            )
-        return values
+            journal.debug("session %s ended a moment ago: this request has none", id=visit.id)
 
     def _verified(self, value: str) -> tuple[str, bool] | None:
         """Return `Signer.verify` of a cookie as the browser sent it."""

@@ -208,7 +208,8 @@ class Visit:
 
         Its data are taken before, as what interrupts this must not leave as seen what was not.
         """
-        self.standing, self.id, self.known, self.untouchable = LIVE, id, True, False
+        self.standing, self.id = LIVE, id
+        self.known, self.untouchable = True, False
         self.seen, self.expires_at = stored
         _, max_age, created, self.user = found
         if not self.max_age_set:

@@ -37,6 +37,9 @@ EXPRESS_DROPS = frozenset(
 # Bytes; a shorter record has no integer that is too long.
 LONGEST_INT = 4_200
 
+# Bytes; a shorter record has neither deep nesting nor long integers.
+_SHORT = 2 * values.MAX_DEPTH
+
 # No number of seconds or milliseconds.
 _TOO_LARGE = 1e300
 # The members of the cookie in which two sessions differ, and what they are without a `max_age`.
@@ -105,8 +108,7 @@ def decode(data: bytes, usual: bytes = b"") -> Record:
         raise ValueError("created is not a time")
     if not (user is None or (type(user) is str and user and not values.SURROGATE.search(user))):
         raise ValueError("user is not text")
-    # A shorter record has neither deep nesting nor long integers.
-    if len(data) > 2 * values.MAX_DEPTH:
+    if len(data) > _SHORT:
         _check_that_it_can_be_stored_again(data, [*members.values(), *cookie.values()])
     return Record(members, max_age, created, user)
 

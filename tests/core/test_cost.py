@@ -90,12 +90,12 @@ REQUESTS: dict[str, Page | None] = {
 @pytest.mark.parametrize(
     ("request_", "calls", "steps"),
     [
-        ("untouched", 6, 192),
-        ("read", 26, 1069),
-        ("write", 47, 1865),
-        ("login", 73, 2747),
-        ("regenerate", 63, 2688),
-        ("logout", 43, 1614),
+        ("untouched", 6, 200),
+        ("read", 25, 1100),
+        ("write", 45, 1900),
+        ("login", 70, 2722),
+        ("regenerate", 60, 2713),
+        ("logout", 42, 1636),
     ],
 )
 def test_a_request_takes_few_steps(request_: str, calls: int, steps: int, count: Callable[[str], None]) -> None:

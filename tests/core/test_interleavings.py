@@ -19,7 +19,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from minisession import MemoryStore, Session, SQLiteStore, destroy_session, destroy_sessions_of, expiry
+from minisession import MemoryStore, Session, SQLiteStore, destroy_session, destroy_sessions_of, lifecycle
 from minisession.lifecycle import Lifecycle
 from minisession.stores.base import TOMBSTONE
 from minisession.visit import Visit
@@ -445,7 +445,7 @@ def without_touch(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_early_touch(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(expiry, "EARLY_TOUCH", 0.0)
+    patch.setattr(lifecycle, "EARLY_TOUCH", 0.0)
 
 
 def without_restoring(patch: pytest.MonkeyPatch) -> None:
