@@ -145,8 +145,10 @@ def _middleware_of(app: object) -> SessionMiddleware:
             " give log_in the SessionMiddleware itself"
         )
     # Of several with one name, the outermost serves; of several names, the app gets the innermost.
-    names = [middleware._lifecycle.options.name for middleware in found]
-    return found[names.index(names[-1])]
+    by_name: dict[str, SessionMiddleware] = {}
+    for middleware in found:
+        by_name.setdefault(middleware._lifecycle.options.name, middleware)
+    return [*by_name.values()][-1]
 
 
 def _middlewares(app: object) -> Iterator[SessionMiddleware]:

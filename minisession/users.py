@@ -72,7 +72,8 @@ def sessions_of(store: ListingStore, user: str) -> Iterator[SessionView]:
         StoreUnavailable: the store failed.
     """
     _check(store, user)
-    return filter(None, (view(id, store.load(id)) for id in store.ids(user)))
+    views = (view(id, store.load(id)) for id in store.ids(user))
+    return (found for found in views if found is not None and not _is_anothers(found, user))
 
 
 def destroy_session(store: ListingStore, user: str, handle: str) -> bool:
@@ -87,7 +88,8 @@ def destroy_session(store: ListingStore, user: str, handle: str) -> bool:
     """
     _check(store, user)
     ids = (id for id in store.ids(user) if handle_of(id) == handle)
-    return any(_end(store, user, id, heirs(store, id)) for id in ids)
+    theirs = (id for id in ids if not _is_anothers(view(id, store.load(id)), user))
+    return any(_end(store, user, id, heirs(store, id)) for id in theirs)
 
 
 def destroy_sessions_of(store: ListingStore, user: str, *, keep: Session | None = None) -> int:
@@ -142,6 +144,11 @@ def _is_of(user: str, stored: Stored | None) -> bool:
     with suppress(ValueError):
         return record.decode(stored.data).user == user
     return False
+
+
+def _is_anothers(found: SessionView | None, user: str) -> bool:
+    """Return whether a session that was listed has another user by now; Redis' lists lag behind."""
+    return found is not None and found.user not in (user, None)
 
 
 def _are_listed(store: ListingStore, user: str, ids: set[str]) -> bool:

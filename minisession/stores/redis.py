@@ -23,6 +23,7 @@ from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .. import checks
 from ..errors import StoreUnavailable
 from ..journal import Journal
 from . import redis_scripts as lua
@@ -99,6 +100,8 @@ class RedisStore(Listing):
     ) -> None:
         if not isinstance(prefix, str):
             raise TypeError(f"prefix must be a str, not {prefix!r}")
+        checks.function("clock", clock)
+        checks.function("monotonic", monotonic)
         self._clock = clock
         limits = Limits(connect_timeout, read_timeout, pool_timeout, max_connections)
         self._journal = Journal(monotonic)

@@ -134,7 +134,10 @@ def _with_one_host(url: str, *, clustered: bool) -> tuple[str, list[Address]]:
     parsed = urlsplit(url)
     if parsed.scheme != "unix":
         # redis-py takes /shop for database 0, and /1/2 for 12.
-        int(parsed.path.removeprefix("/") or 0)
+        if int(parsed.path.removeprefix("/") or 0) and clustered:
+            raise ValueError("a Cluster has one database")
+    elif not parsed.path:
+        raise ValueError("a socket has a path")
     login, at, hosts = parsed.netloc.rpartition("@")
     if not clustered:
         if "," in hosts:

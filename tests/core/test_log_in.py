@@ -184,6 +184,13 @@ def test_of_several_of_several_names_it_is_the_one_that_the_app_gets() -> None:
     assert holds(middle, log_in(app, "ada"))
 
 
+def test_one_that_is_passed_by_inside_of_another_is_not_the_innermost() -> None:
+    middle = made("b", made("a"))
+    app = made("a", middle)
+
+    assert holds(middle, log_in(app, "ada"))
+
+
 def circle() -> Layer:
     layer = Layer("app", None)
     layer.__dict__["app"] = layer

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "stores.sqlite_file": {"errors", "stores.sqlite_owner"},
     "stores.sqlite_owner": set[str](),
     "stores.redis": {
-        *("errors", "journal", "stores.base", "stores.redis_link", "stores.redis_listing"),
+        *("checks", "errors", "journal", "stores.base", "stores.redis_link", "stores.redis_listing"),
         *("stores.redis_replies", "stores.redis_scripts", "stores.redis_url"),
     },
     "stores.redis_listing": {

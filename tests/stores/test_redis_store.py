@@ -764,6 +764,9 @@ class TestArguments:
             "redis+x://h",
             "redis://:hunter2@h/shop",
             "redis+cluster://:hunter2@h/1/2",
+            "redis+cluster://:hunter2@h/3",
+            "unix://",
+            "unix://:hunter2@",
         ],
     )
     def test_what_is_no_url_of_redis_is_refused_without_the_password_in_it(self, url: str) -> None:
@@ -787,6 +790,8 @@ class TestArguments:
         [
             ({"prefix": b"sess:"}, TypeError),
             ({"prefix": None}, TypeError),
+            ({"clock": 5}, TypeError),
+            ({"monotonic": "x"}, TypeError),
             ({"connect_timeout": None}, TypeError),
             ({"read_timeout": "1"}, TypeError),
             ({"pool_timeout": True}, TypeError),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -20,6 +20,7 @@ from minisession import (
     destroy_sessions_of,
     sessions_of,
 )
+from minisession.journal import handle_of
 from minisession.users import MAX_SWEEPS
 
 from ..support.browser import Clock, SpyStore
@@ -355,6 +356,22 @@ def test_mistakes_are_named(store: ListingStore, user: Any, error: type[Exceptio
     for call in (sessions_of, destroy_sessions_of, partial(destroy_session, handle="handle")):
         with pytest.raises(error, match=named):
             call(store, user)
+
+
+class Lagging(MemoryStore):
+    """Lists ids that were the user's once, as Redis' index does."""
+
+    def ids(self, user: str | None = None) -> Iterator[str]:
+        return super().ids()
+
+
+def test_a_session_that_has_another_user_by_now_is_not_shown_and_not_ended() -> None:
+    store = Lagging()
+    store.create("id", b'{"cookie":{},"minisession":{"user":"bob"},"k":1}', 1e10)
+
+    assert list(sessions_of(store, "ann")) == []
+    assert not destroy_session(store, "ann", handle_of("id"))
+    assert store.load("id") is not None
 
 
 def test_what_is_kept_is_a_session() -> None:
