@@ -11,8 +11,8 @@ Names are looked up by the system, whose own limit holds.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from math import inf
 from time import monotonic
 from typing import Any, TypeVar
@@ -20,18 +20,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class _Calls(threading.local):
-    """Until when the innermost call of this thread may wait."""
-
-    until = inf
-
-
-_calls = _Calls()
+# Until when the innermost call of this thread, or greenlet, may wait.  Not a threading.local, which
+# greenlets share if gevent patches it only later, as under gunicorn's --preload.
+_until: ContextVar[float] = ContextVar("until", default=inf)
 
 
 def left() -> float:
     """Return the seconds that the call under way may still wait; inf outside of one."""
-    return _calls.until - monotonic()
+    return _until.get() - monotonic()
 
 
 class Budget:
@@ -46,12 +42,12 @@ class Budget:
 
     def spend(self, work: Callable[..., T], *arguments: Any) -> T:
         """Return what ``work`` returns; it may wait for at most what an outer limit leaves."""
-        outer = _calls.until
+        outer = _until.get()
         try:
-            _calls.until = min(outer, monotonic() + self.seconds)
+            _until.set(min(outer, monotonic() + self.seconds))
             return work(*arguments)
         finally:
-            _calls.until = outer
+            _until.set(outer)
 
 
 class PatientSocket:

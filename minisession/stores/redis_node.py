@@ -9,9 +9,9 @@ here, it is closed.  And it changes replies by the names of their commands: here
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
 from redis import ConnectionError as RedisConnectionError
@@ -45,6 +45,11 @@ INFO = ("INFO", "memory")
 _HASTY = Budget(HASTE)
 
 
+# The connection that this thread, or greenlet, has taken, and its own way to repeat.  Not a
+# threading.local: see `redis_deadline`.  One visitor's answer would be another's.
+_taken: ContextVar[tuple[Any, Any] | None] = ContextVar("taken", default=None)
+
+
 class Lent:
     """A pool for redis-py's client, whose returned connection stays with the caller for a moment.
 
@@ -53,7 +58,6 @@ class Lent:
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
-        self._mine = threading.local()
 
     def get_connection(self, *args: Any, **options: Any) -> Any:
         """Take a connection that repeats nothing."""
@@ -66,7 +70,7 @@ class Lent:
                     " use; threads or greenlets that outnumber them need a larger max_connections"
                 ) from None
             raise
-        self._mine.connection, self._mine.retry = connection, connection.retry
+        _taken.set((connection, connection.retry))
         connection.retry = NEVER
         return connection
 
@@ -75,9 +79,11 @@ class Lent:
 
     def settle(self, *, whole: bool) -> None:
         """Give back what was taken; closed, if an answer may still come."""
-        connection = self._mine.__dict__.pop("connection", None)
-        if connection is not None:
-            connection.retry = self._mine.retry
+        taken = _taken.get()
+        _taken.set(None)
+        if taken is not None:
+            connection, retry = taken
+            connection.retry = retry
             try:
                 if not whole:
                     connection.disconnect()

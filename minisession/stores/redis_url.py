@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
 from collections.abc import Callable
-from queue import Full, SimpleQueue
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -70,17 +70,18 @@ class Free:
         self.maxsize = maxsize
         # redis-py looks at this, too.
         self.queue: list[Any] = []
-        self._turns: SimpleQueue[None] = SimpleQueue()
+        # Looked up now, as gevent may have replaced it since.
+        self._turns: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def put_nowait(self, item: object) -> None:
-        """Add one, or raise `Full`."""
+        """Add one, or raise `queue.Full`."""
         if len(self.queue) >= self.maxsize:
-            raise Full
+            raise queue.Full
         self.queue.append(item)
         self._turns.put(None)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Take one, or raise `Empty` after so many seconds."""
+        """Take one, or raise `queue.Empty` after so many seconds."""
         self._turns.get(block, timeout)
         return self.queue.pop()
 

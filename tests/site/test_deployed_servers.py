@@ -85,6 +85,27 @@ def test_a_server_of_the_page_serves_sessions(server: Server, tmp_path: Path) ->
         assert_sessions(partial(Client, port), keeps=server.keeps, processes=server.processes)
 
 
+def test_greenlets_of_an_app_that_was_preloaded_get_their_own_answers(tmp_path: Path) -> None:
+    """gevent patches the process when the store is there already, and its first greenlets share what it had."""
+    from ..support.redis_server import redis_server  # which skips this test alone, if there is none
+
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    gevent = SERVERS["gunicorn, gevent"]
+    command = gevent.command.replace("--workers=2", "--workers=1 --preload")
+    assert command != gevent.command
+
+    def visits(port: int, number: int) -> list[bytes]:
+        with Client(port) as client:
+            client.send(f"/login?{number}").read()
+            return [client.get().partition(b" None ")[0] for _ in range(40)]
+
+    server = gevent._replace(command=command)
+    with redis_server() as redis, serving(server, tmp_path, redis.url) as port, ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(partial(visits, port), range(12)))
+    assert found == [[b"ada %d" % visit for visit in range(2, 42)]] * 12
+
+
 def test_apache_serves_sessions() -> None:
     """It ends the TLS itself."""
     with apache(FILES) as (port, home):

@@ -13,8 +13,10 @@ import unittest
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import Context, copy_context
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,7 +42,7 @@ from minisession.stores.redis_cluster import Cluster as ClusterLink  # isort: sk
 from minisession.stores import redis_deadline, redis_url  # isort: skip
 from minisession.stores.redis_deadline import Budget  # isort: skip
 from minisession.stores.redis_gate import PATIENCE, PAUSE, Gate  # isort: skip
-from minisession.stores.redis_node import Line, Node  # isort: skip
+from minisession.stores.redis_node import Lent, Line, Node  # isort: skip
 from minisession.stores.redis_url import Free  # isort: skip
 
 BUDGET = 1.0  # seconds that a call may take
@@ -275,7 +277,7 @@ class TestASignal:
                 break
             if redis_deadline.left() != inf:
                 behind.append(line)
-                redis_deadline._calls.until = inf
+                redis_deadline._until.set(inf)
         # The last takes the limit away, where no signal comes: nothing was called since.
         assert behind == [line - 1]
         assert line > 9
@@ -308,6 +310,29 @@ class TestASignal:
                 break
         assert line > 4
         assert taken == [1, 2]  # the last used first
+
+
+class TestGreenlets:
+    """They share a thread, and each has a context of its own, also where gevent came after this was imported."""
+
+    def test_each_gives_back_what_it_has_taken(self) -> None:
+        """Else two would read from one connection, and a visitor would get another's session."""
+        back: list[Any] = []
+        pool: Any = SimpleNamespace(get_connection=lambda: SimpleNamespace(retry=None), release=back.append)
+        lent = Lent(pool)
+        one, other = copy_context(), copy_context()
+        first, second = one.run(lent.get_connection), other.run(lent.get_connection)
+
+        one.run(lambda: lent.settle(whole=True))
+        other.run(lambda: lent.settle(whole=True))
+        assert [connection is first for connection in back] == [True, False]
+        assert back[1] is second
+
+    def test_each_has_a_limit_of_its_own(self) -> None:
+        def look() -> float:
+            return Context().run(redis_deadline.left)
+
+        assert Budget(20).spend(look) == inf
 
 
 class TestAllConnectionsInUse:
