@@ -1379,6 +1379,19 @@ class Down:
         raise StoreUnavailable("the store is down")
 
 
+def test_a_save_that_only_touches_raises_what_fails() -> None:
+    """It was asked for; a touch that nobody asked for is a courtesy, and a line in the log."""
+    _site, _down, browser = site_with("touch")
+
+    def page(session: Session) -> None:
+        dict(session)
+        with pytest.raises(StoreUnavailable):
+            session.save()
+
+    browser.visit(page)
+    assert browser.response.status_code == 200
+
+
 def site_with(*verbs: str, **options: Any) -> tuple[Site, Down, Visitor]:
     clock = Clock()
     down = Down(MemoryStore(clock=clock))
