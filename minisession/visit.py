@@ -305,7 +305,9 @@ class Visit:
         copied = text(self.data)
         held, lent, own = dict(self.held), self._noted(), dict(self.own)
         seen, max_age, max_age_set = self.seen, self.max_age, self.max_age_set
-        contents = [(value, value.copy()) for value in own.values()]
+        # Not of what was taken out of the session before, which is the app's alone by now.
+        ours = {id(value): value for value in containers(held.values()) if id(value) in own}
+        contents = [(value, value.copy()) for value in ours.values()]
 
         def restore() -> None:
             # What has been taken out of another, or put elsewhere, is back in its place.

@@ -444,6 +444,19 @@ def test_so_does_a_nested_one_that_a_failed_transaction_has_moved(spoil: Callabl
     assert browser.visit(data) == {"k": 1, "table": {"d": {"x": [1, 2], "z": 0}}}
 
 
+def test_a_list_that_was_taken_out_of_the_session_is_not_rolled_back() -> None:
+    """It is the app's own by then."""
+    browser = logged_in(Site(), messages=["hello"])
+
+    def page(session: Session) -> list[str]:
+        messages: list[str] = session.pop("messages")
+        with pytest.raises(ZeroDivisionError):
+            session.transact(lambda session: (messages.append("sold out"), 1 / 0))
+        return messages
+
+    assert browser.visit(page) == ["hello", "sold out"]
+
+
 # Order
 
 
