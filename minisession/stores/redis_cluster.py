@@ -195,16 +195,18 @@ class Cluster:
 
     def _fetch_first(self) -> None:
         """Fetch the map, or wait for the call that does."""
-        ours = threading.Event()
-        fetching = self._fetching.setdefault(os.getpid(), ours)
-        if fetching is not ours:
-            self.budget.spend(lambda: fetching.wait(left()))
-        else:
-            try:
-                if not self._slots:
-                    self._install(self.budget.spend(self._fetch))
-            finally:
-                del self._fetching[os.getpid()]
+        process, ours = os.getpid(), threading.Event()
+        try:
+            fetching = self._fetching.setdefault(process, ours)
+            if fetching is not ours:
+                if not self.budget.spend(lambda: fetching.wait(left())):
+                    # A signal may have ended the call that fetched: the next one does.
+                    self._fetching.pop(process, None)
+            elif not self._slots:
+                self._install(self.budget.spend(self._fetch))
+        finally:
+            if self._fetching.get(process) is ours:
+                del self._fetching[process]
                 ours.set()
         if not self._slots:
             raise StoreUnavailable("Redis Cluster: the map of its slots has not come")

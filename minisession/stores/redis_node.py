@@ -56,8 +56,10 @@ class Lent:
     The caller knows whether the exchange was whole, and ends it by `settle`.
     """
 
-    def __init__(self, pool: ConnectionPool) -> None:
-        self._pool = pool
+    def __init__(self, pool: ConnectionPool, now: Callable[[], float]) -> None:
+        self._pool, self._now = pool, now
+        # When a connection was last taken or given back.
+        self.moved_at = now()
 
     def get_connection(self, *args: Any, **options: Any) -> Any:
         """Take a connection that repeats nothing."""
@@ -71,6 +73,7 @@ class Lent:
                 ) from None
             raise
         _taken.set((connection, connection.retry))
+        self.moved_at = self._now()
         connection.retry = NEVER
         return connection
 
@@ -89,6 +92,7 @@ class Lent:
                     connection.disconnect()
             finally:
                 self._pool.release(connection)
+                self.moved_at = self._now()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pool, name)
@@ -97,10 +101,10 @@ class Lent:
 class Line:
     """A client of redis-py's for a pool, which is treated as `Lent` says."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
+    def __init__(self, pool: ConnectionPool, now: Callable[[], float]) -> None:
         self.pool = pool
-        self._lent = Lent(pool)
-        as_pool: Any = self._lent
+        self.lent = Lent(pool, now)
+        as_pool: Any = self.lent
         self._client: Any = Redis(connection_pool=as_pool)
         self._client.response_callbacks.clear()
 
@@ -112,7 +116,7 @@ class Line:
             whole = True
             return replies
         finally:
-            self._lent.settle(whole=whole)
+            self.lent.settle(whole=whole)
 
     def _one(self, command: Command) -> list[Any]:
         try:
@@ -151,7 +155,8 @@ class Node:
         renew: Callable[[], ConnectionPool] | None = None,
     ) -> None:
         self.budget = Budget(seconds)
-        self._line = Line(pool)
+        self._now = monotonic
+        self._line = Line(pool, monotonic)
         self._renew = renew
         # Only connections of ours can make haste.
         self._gate = Gate(monotonic, hasty=renew is not None)
@@ -180,6 +185,9 @@ class Node:
             replies = budget.spend(self._line.exchange, asked)
         except Busy:
             self._gate.not_tried()
+            # No call keeps one for so long: exceptions that signals raised have lost them.
+            if self._now() - self._line.lent.moved_at > self.budget.seconds:
+                self._anew()
             raise
         except RedisTimeout as error:
             if self._gate.in_vain(begun):
@@ -216,7 +224,7 @@ class Node:
 
     def _anew(self) -> None:
         if self._renew is not None:
-            self._line = Line(self._renew())
+            self._line = Line(self._renew(), self._now)
 
     def _mind_failover(self, replies: list[Any]) -> None:
         """After a failover, send no call over an old connection: a new one finds the new master."""

@@ -39,7 +39,7 @@ from redis.cluster import RedisCluster  # isort: skip
 from redis.retry import Retry  # isort: skip
 from minisession.stores.redis import RedisStore  # isort: skip
 from minisession.stores.redis_cluster import Cluster as ClusterLink  # isort: skip
-from minisession.stores import redis_deadline, redis_url  # isort: skip
+from minisession.stores import redis_cluster, redis_deadline, redis_url  # isort: skip
 from minisession.stores.redis_deadline import Budget  # isort: skip
 from minisession.stores.redis_gate import PATIENCE, PAUSE, Gate  # isort: skip
 from minisession.stores.redis_node import Lent, Line, Node  # isort: skip
@@ -311,6 +311,33 @@ class TestASignal:
         assert line > 4
         assert taken == [1, 2]  # the last used first
 
+    @row("T8")
+    def test_it_leaves_no_fetch_of_a_clusters_map_that_others_wait_for(self) -> None:
+        """Or one call waits, for as long as it may, and the next one fetches."""
+        files = {str(redis_cluster.__file__)}
+        for line in itertools.count(1):
+            link = ClusterLink([], 0.01, time.monotonic, lambda address: pytest.fail("there is no node"))
+            if not interrupted(link._fetch_first, line, files):
+                break
+            with pytest.raises(StoreUnavailable):
+                link._fetch_first()
+            assert not link._fetching
+        assert line > 5
+
+    @row("T8")
+    def test_connections_that_it_has_lost_are_made_anew(self, server: RedisServer) -> None:
+        """As no call may keep one for longer than it may take; while one was taken just now, it is in use."""
+        store = RedisStore(server.url, max_connections=2, pool_timeout=0.01)
+        lent: Any = store._redis._line.lent  # type: ignore[union-attr]  # of one node
+        for _ in range(2):
+            lent._pool.get_connection(*(["GET"] if redis.VERSION < (5, 3) else []))
+        for _ in range(2):
+            assert "all 2 connections" in failing(lambda: store.load("id"))[1]
+        lent.moved_at -= 10
+        assert "all 2 connections" in failing(lambda: store.load("id"))[1]
+        assert store.load("id") is None
+        store.close()
+
 
 class TestGreenlets:
     """They share a thread, and each has a context of its own, also where gevent came after this was imported."""
@@ -319,7 +346,7 @@ class TestGreenlets:
         """Else two would read from one connection, and a visitor would get another's session."""
         back: list[Any] = []
         pool: Any = SimpleNamespace(get_connection=lambda: SimpleNamespace(retry=None), release=back.append)
-        lent = Lent(pool)
+        lent = Lent(pool, time.monotonic)
         one, other = copy_context(), copy_context()
         first, second = one.run(lent.get_connection), other.run(lent.get_connection)
 
@@ -380,7 +407,7 @@ class TestAllConnectionsInUse:
         store.load(id_on(1))
         link: Any = store._redis
         node = next(node for address, node in link._nodes.items() if address[1] == cluster.nodes[1].port)
-        lent = node._line._lent
+        lent = node._line.lent
         lent.get_connection(*(["GET"] if redis.VERSION < (5, 3) else []))
         refreshed = link._refresh_at
         took, said = failing(lambda: store.load(id_on(1)))
