@@ -38,8 +38,11 @@ MOVES: dict[str, Any] = {"keep": True}
 LOGS_IN: dict[str, Any] = {"keep": True, "user": "bob"}
 
 
-def overtaken(meanwhile: Page, **how: Any) -> tuple[Visitor, Visitor]:
-    """Return the browser of a request that asked for a new id, and that of one which was answered meanwhile."""
+def overtaken(meanwhile: Page, *, then: dict[str, Any] | None = None, **how: Any) -> tuple[Visitor, Visitor]:
+    """Return the browser of a request that asked for a new id, and that of one which was answered meanwhile.
+
+    It may ask for another one, ``then``.
+    """
     site = Site()
     browser = logged_in(site)
     browser.visit(regenerate(keep=True, user="ada"))
@@ -49,6 +52,8 @@ def overtaken(meanwhile: Page, **how: Any) -> tuple[Visitor, Visitor]:
         dict(session)
         other.visit(meanwhile)
         session.regenerate(**how)
+        if then is not None:
+            session.regenerate(**then)
         session["mine"] = 1
 
     browser.visit(page)
@@ -68,20 +73,9 @@ def test_a_logout_by_a_new_id_ends_the_heir_as_well(how: dict[str, Any]) -> None
 
 def test_a_logout_stays_one_where_another_user_logs_in_after_it() -> None:
     """In one request: the heir that ada left is ended, though bob gets a session."""
-    site = Site()
-    browser = logged_in(site)
-    browser.visit(regenerate(keep=True, user="ada"))
-    other = browser.twin()
+    browser, other = overtaken(sudo, keep=True, user=None, then=LOGS_IN)
 
-    def page(session: Session) -> None:
-        dict(session)
-        other.visit(sudo)
-        session.regenerate(keep=True, user=None)
-        session.regenerate(keep=True, user="bob")
-
-    browser.visit(page)
-
-    assert browser.visit(user) == "bob"
+    assert (browser.visit(user), browser.visit(data)) == ("bob", {"k": 1, "mine": 1})
     assert (other.visit(user), other.visit(data)) == (None, {})
 
 

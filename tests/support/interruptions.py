@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Container
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -34,12 +35,8 @@ def interrupted(call: Callable[[], object], line: int, files: Container[str]) ->
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        call()
-    except Interrupted:
-        pass
-    except StoreUnavailable:
-        sys.settrace(before)
-        return lines >= line
+        with suppress(Interrupted, StoreUnavailable):
+            call()
     finally:
         sys.settrace(before)
     return lines >= line
