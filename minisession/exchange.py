@@ -27,11 +27,11 @@ class Exchange:
     # None: the request has not looked at its session, or in vain, as the store was down.
     visit: Visit | None = None
     looked_in_vain = False
+    # The Cookie header, as it came: the app may edit its environ.
+    cookies: object = None
 
     def __init__(self, lifecycle: Lifecycle, environ: dict[str, Any]) -> None:
         self.lifecycle, self.environ = lifecycle, environ
-        # Noted now, as the app may edit its environ.
-        self.cookies = environ.get("HTTP_COOKIE")
 
     def look(self) -> Visit:
         """Return what this request knows of its session; the first look loads it."""

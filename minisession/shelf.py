@@ -68,8 +68,7 @@ class Shelf:
             if (found := self.read(visit, id)) is not None:
                 stored, kept = found
                 visit.data = kept.data
-                # Until then, it was created as the request began.
-                visit.live(id, stored, kept, visit.created, self._strict)
+                visit.live(id, stored, kept, self._now(), self._strict)
                 if not current:
                     visit.send = "was signed by an older secret"
                 journal.full("session %s loaded", id=id)
@@ -184,7 +183,7 @@ class Shelf:
             stored = self.store.rotate(old.id, old.seen, id, data, ends, user, inherits=old.keep)
         if not stored:
             return False
-        visit.settle(data, ends)
+        visit.settle(data, ends, is_new)
         for key in record.EXPRESS_DROPS.intersection(visit.data):
             self._journal.once(
                 f"session[{key!r}] is stored, but express-session deletes that key as it loads:"

@@ -220,9 +220,9 @@ class Visit:
         if created is not None:
             self.created = created if created < now else now
 
-    def settle(self, data: bytes, expires_at: float) -> None:
+    def settle(self, data: bytes, expires_at: float, is_new: bool) -> None:
         """Count what was just stored as what was seen."""
-        if self.standing is NEW:
+        if is_new:
             if self.send != IS_NEW:
                 self.send = "has a new id" if self.renewed else IS_NEW
         elif self.max_age_set:
@@ -310,12 +310,13 @@ class Visit:
         contents = [(value, value.copy()) for value in ours.values()]
 
         def restore() -> None:
+            # First: what interrupts the rest leaves nothing to store of what was done since.
+            self.data = data = json.loads(copied)
             # What has been taken out of another, or put elsewhere, is back in its place.
             for value, was in contents:
                 refill(value, was)
             since = {key: value for key, value in list(self.held.items()) if id(value) in self.own}
             self.held, self.own = {**since, **held}, {**self.own, **own}
-            data = json.loads(copied)
             # An object that has been put in two places since is back in one.
             self.adopt(data, present={})
             if self.standing is LIVE:

@@ -5,13 +5,27 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import pytest
 
-from minisession import Session, SessionConflict, SessionTooLarge, StoreUnavailable
+from minisession import (
+    MemoryStore,
+    Session,
+    SessionConflict,
+    SessionTooLarge,
+    StoreUnavailable,
+    lifecycle,
+    merge,
+    shelf,
+    visit,
+)
 
+from ..support import interruptions
+from ..support.browser import Clock
 from ..support.rows import row
 from ..support.site import Page, Site, data, put
 from .test_lifecycle import logged_in, site_with
@@ -682,33 +696,7 @@ def test_a_lost_try_of_a_transaction_leaves_nothing_behind() -> None:
 # Exceptions at any line: a time limit, a stack that is full
 
 
-class TimeIsUp(BaseException):
-    pass
-
-
-def interrupt(verb: Callable[[], object], line: int) -> bool:
-    """Interrupt a verb at its n-th line; return whether it had that many."""
-    rooms = {"minisession.visit", "minisession.shelf", "minisession.lifecycle", "minisession.merge"}
-    lines = 0
-
-    def trace(frame: Any, event: str, arg: object) -> Any:
-        nonlocal lines
-        if frame.f_globals.get("__name__") not in rooms:
-            return None
-        lines += event == "line"
-        if lines == line:
-            raise TimeIsUp
-        return trace
-
-    tracing = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        verb()
-    except TimeIsUp:
-        pass
-    finally:
-        sys.settrace(tracing)
-    return lines >= line
+interrupt = partial(interruptions.interrupted, files={str(room.__file__) for room in (visit, shelf, lifecycle, merge)})
 
 
 def interrupted(verb: Page, line: int) -> tuple[bool, dict[str, Any]]:
@@ -767,6 +755,34 @@ def test_an_exception_at_any_line_of_regenerate_changes_nothing_under_the_old_id
         assert other.visit(lambda session: session.user) is None, line
         assert other.visit(data) in ({"k": 1, "later": 1}, {}), line
     assert line > 10
+
+
+def test_an_exception_at_any_line_of_undoing_a_transaction_stores_nothing_of_it() -> None:
+    """The transaction has failed, and while that is dealt with, the time is up as well."""
+    rooms, line, more = {str(visit.__file__), str(merge.__file__)}, 0, True
+
+    def fail(session: Session) -> None:
+        session["cart"]["items"].append("lost")
+        session["new"] = session["n"] = 7
+        raise ZeroDivisionError
+
+    def page(session: Session) -> bool:
+        dict(session)
+        with suppress(ZeroDivisionError):
+            return interruptions.interrupted(lambda: session.transact(fail), line, rooms)
+        return False
+
+    broken: list[int] = []
+    while more:
+        line += 1
+        browser = logged_in(Site(), n=0, cart={"items": []})
+        more = browser.visit(page)
+        kept = browser.visit(data)
+        if (kept["n"], kept.get("new"), kept["cart"]) != (0, None, {"items": []}):
+            broken.append(line)
+    # Before its first line, which takes back all that would be stored.
+    assert len(broken) <= 1
+    assert line > 200
 
 
 # Threads
@@ -838,3 +854,33 @@ def test_what_a_thread_writes_while_the_store_is_written_is_stored_next(monkeypa
     browser.visit(page)
 
     assert browser.visit(data) == {"k": 1, "n": 2, "new": 1}
+
+
+def test_a_thread_that_asks_for_a_new_id_while_the_session_is_stored_makes_no_cookie_without_one() -> None:
+    """What was stored is judged by what it was when it was written."""
+    clock = Clock()
+    store = Meanwhile(clock=clock)
+    browser = logged_in(Site(store=store, clock=clock))
+
+    def page(session: Session) -> None:
+        session["k"] = 2
+        store.meanwhile = session.regenerate
+
+    browser.visit(page)
+
+    assert store.meanwhile is None
+    assert browser.set_cookie is None
+
+
+class Meanwhile(MemoryStore):
+    """Lets another thread do something as a record is replaced."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def replace(self, *arguments: Any) -> bool:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            thread = threading.Thread(target=meanwhile)
+            thread.start()
+            thread.join()
+        return super().replace(*arguments)

@@ -443,6 +443,14 @@ def test_why_a_session_was_not_loaded_where_the_app_goes_on(caplog: pytest.LogCa
     assert caplog.messages == ["session not loaded: the store is down"]
 
 
+def test_an_app_that_raises_without_a_look_at_its_session_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    wrapped = make(None)
+    wrapped.app = lambda environ, start_response: 1 / 0  # type: ignore[assignment,return-value]  # it raises
+    with pytest.raises(ZeroDivisionError):
+        send(wrapped)
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("streams", [False, True])
 def test_why_nothing_more_was_stored_of_a_session(streams: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Because the app raised, before its response began or while it was sent; what it said may hold data."""

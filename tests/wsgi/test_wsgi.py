@@ -1721,6 +1721,17 @@ def test_an_app_that_edits_its_environ_changes_nothing(options: dict[str, bool],
     assert [verb for verb, _ in store.calls].count("create") == 1
 
 
+def test_a_first_look_when_the_response_is_complete_is_an_error() -> None:
+    """It would load, and could touch, what no response stands for any more."""
+    kept: list[Session] = []
+    store = SpyStore()
+    Exchange(bare(as_list(kept.append), store=store)).run()
+
+    with pytest.raises(SessionError, match="the response is complete"):
+        kept[0].get("n")
+    assert store.calls == []
+
+
 def test_a_503_after_head_has_no_body_whatever_the_app_makes_of_the_method() -> None:
     """It would be taken for the next response."""
 
